@@ -1,0 +1,140 @@
+"""The command line: parse, call, print. Heavy rooms are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heatprint.core.errors import HeatprintError
+
+app = typer.Typer(
+    help="Inspect adversarial attacks on image classifiers through explainable AI.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Built-in data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+class Room(StrEnum):
+    """What `list` can list."""
+
+    attacks = "attacks"
+    explainers = "explainers"
+    signatures = "signatures"
+    defences = "defences"
+    models = "models"
+    recipes = "recipes"
+
+
+@app.command()
+def study(
+    out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")],
+    recipe: Annotated[str, typer.Option(help="A built-in recipe (see `heatprint list recipes`) or a .toml file.")] = (
+        "quick"
+    ),
+    data: Annotated[
+        str | None, typer.Option(help="Instead of the recipe's images: menagerie, a folder, kaggle:OWNER/NAME.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, instead of the recipe's.")] = None,
+) -> None:
+    """Run the whole experiment: train, attack, explain, map, defend, evaluate, report."""
+    from rich.console import Console
+
+    from heatprint.study import load_recipe
+    from heatprint.study import study as run
+    from heatprint.study.progress import Shown
+
+    console = Console(soft_wrap=True)
+    chosen = load_recipe(recipe, data=data, seed=seed, device=device)
+    console.print(f"heatprint study: recipe {chosen.name}, seed {chosen.seed}, into {out}", highlight=False)
+    try:
+        path = run(chosen, out, watch=Shown(console))
+    except KeyboardInterrupt:
+        console.print("\nStopped. Everything finished so far is kept: the same command again resumes.")
+        raise typer.Exit(130) from None
+    console.print(f"report: {path}", highlight=False)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A finished run folder.")]) -> None:
+    """Write report.html of a run again."""
+    from heatprint.report import report as write
+
+    typer.echo(write(run))
+
+
+@app.command("list")
+def list_(room: Annotated[Room, typer.Argument(help="What to list.")]) -> None:
+    """Print the known methods, models or recipes."""
+    for line in _listed(room):
+        typer.echo(line)
+
+
+@data_app.command("menagerie")
+def data_menagerie(
+    out: Annotated[Path, typer.Option(help="Folder to write training_set/ and test_set/ into; new or empty.")],
+    train: Annotated[int, typer.Option(min=2, help="Training images.")] = 2000,
+    test: Annotated[int, typer.Option(min=2, help="Test images.")] = 500,
+    size: Annotated[int, typer.Option(min=32, max=512, help="Side in pixels.")] = 112,
+    seed: Annotated[int, typer.Option(help="Other seeds draw other animals.")] = 0,
+    masks: Annotated[bool, typer.Option(help="Also write masks/ with the animal of each image.")] = False,
+) -> None:
+    """Draw cats and dogs, one folder per class, as PNG files."""
+    from rich.console import Console
+
+    from heatprint.data.sources import write_menagerie
+    from heatprint.study.progress import Shown
+
+    with Shown(Console(soft_wrap=True)).step("drawing") as progress:
+        write_menagerie(out, train=train, test=test, size=size, seed=seed, masks=masks, progress=progress)
+    typer.echo(out)
+
+
+@app.command()
+def doctor() -> None:
+    """Print what is installed, the device, free memory and disk, and what each extra lacks."""
+    from heatprint.doctor import findings
+
+    width = max(len(name) for name, _ in findings())
+    for name, value in findings():
+        typer.echo(f"{name:{width}}  {value}")
+
+
+def _listed(room: Room) -> list[str]:
+    from importlib import import_module
+
+    if room is Room.recipes:
+        from heatprint.study.recipe import recipe_names
+
+        return recipe_names()
+    if room is Room.models:
+        from heatprint.models.zoo import names
+
+        return [*names(), "torchvision:NAME", "timm:NAME"]
+    if room is Room.attacks:
+        from heatprint.attacks import ATTACKS, make
+
+        tables = {name: make(name).taxonomy for name in ATTACKS.names()}
+        wide = max(map(len, tables))
+        return [
+            f"{name:{wide}}  {t.knowledge:9}  {t.frequency:9}  {t.norm:4}  {t.specificity:22}  {t.paper}"
+            for name, t in tables.items()
+        ]
+    listed: list[str] = import_module(f"heatprint.{room.value}").names()
+    return listed
+
+
+def main() -> None:
+    """Entry point: errors on purpose become one message and exit status 2."""
+    try:
+        app()
+    except HeatprintError as error:
+        typer.echo(f"heatprint: {error}", err=True)
+        sys.exit(2)

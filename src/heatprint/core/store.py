@@ -1,0 +1,175 @@
+"""The cellar: a run folder of write-once parts that survive a kill at any moment.
+
+    RUN/<step>/part-00012.parquet        rows (one per image)
+    RUN/<step>/part-00012.safetensors    arrays
+    RUN/<step>/_done/part-00012.json     key, digests of the two files, seconds
+
+A part is written under a temporary name, synced, renamed, and only then marked done. A part counts as done
+when its mark carries the expected key and both files still have the digests in the mark; anything else (a
+torn write, an altered file, other settings) is computed again and replaced. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load, save
+
+from heatprint.core.digest import digest, file_digest
+from heatprint.core.errors import StoreError
+
+SCHEMA = 1  # of the run folder; readers refuse a newer one
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or the next process after a crash, sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with torn.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        torn.replace(path)
+    finally:
+        torn.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must reach the disk, too
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys, atomically: equal values give equal bytes."""
+    write_atomic(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one step computed for one slice of the images.
+
+    Attributes:
+        rows: Columns by name, all of one length.
+        arrays: Arrays by name.
+    """
+
+    rows: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Store:
+    """One run folder.
+
+    Args:
+        root: The folder; made when missing.
+
+    Raises:
+        StoreError: It was written by a newer version, or is not a folder of ours.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        stamp = root / "schema.json"
+        if root.exists() and not root.is_dir():
+            raise StoreError(f"store: {root} is a file. Name a folder for the run.")
+        if stamp.exists():
+            version = json.loads(stamp.read_bytes())["schema"]
+            if version > SCHEMA:
+                raise StoreError(
+                    f"store: {root} has schema {version}, this heatprint reads up to {SCHEMA}. "
+                    "Install a newer heatprint or name another folder."
+                )
+        elif root.exists() and any(root.iterdir()):
+            raise StoreError(
+                f"store: {root} is not empty and was not written by heatprint. Name an empty or new folder."
+            )
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the folder against a second writer; the lock dies with the process.
+
+        Raises:
+            StoreError: Another process is writing here.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_json(self.root / "schema.json", {"schema": SCHEMA})
+        with (self.root / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    f"store: another process is writing to {self.root}. Wait for it, or name another folder."
+                ) from error
+            for torn in self.root.rglob(".*.tmp"):  # left by a killed process; nobody else writes now
+                torn.unlink()
+            yield
+
+    def memo(self, step: str, index: int, key: Any, compute: Callable[[], Part]) -> Part:
+        """The part of a step: read when it is done under this key, else computed and kept.
+
+        Args:
+            step: Folder of the step inside the run, e.g. ``"attacks/fgsm/test"``.
+            index: Number of the part.
+            key: Everything the result depends on (see `digest`).
+            compute: Makes the part; called only when it is missing, damaged or of another key.
+        """
+        key = digest(SCHEMA, step, index, key)
+        if self._is_done(step, index, key):
+            return self.read(step, index)
+        start = time.monotonic()
+        part = compute()
+        rows, arrays, mark = self._paths(step, index)
+        mark.unlink(missing_ok=True)
+        files = {}
+        if part.rows:
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.table(dict(part.rows)), sink, compression="zstd")
+            write_atomic(rows, sink.getvalue().to_pybytes())
+            files[rows.name] = file_digest(rows)
+        if part.arrays:
+            write_atomic(arrays, save({k: np.ascontiguousarray(v) for k, v in part.arrays.items()}))
+            files[arrays.name] = file_digest(arrays)
+        write_json(mark, {"key": key, "files": files, "seconds": round(time.monotonic() - start, 3)})
+        return self.read(step, index)
+
+    def is_done(self, step: str, index: int, key: Any) -> bool:
+        """Whether `memo` would read instead of compute."""
+        return self._is_done(step, index, digest(SCHEMA, step, index, key))
+
+    def read(self, step: str, index: int) -> Part:
+        """A finished part, rows as lists of Python values."""
+        rows, arrays, mark = self._paths(step, index)
+        if not mark.exists():
+            raise StoreError(f"store: {mark.relative_to(self.root)} is missing; run the study again.")
+        files = json.loads(mark.read_bytes())["files"]
+        return Part(
+            rows=pq.read_table(rows).to_pydict() if rows.name in files else {},
+            arrays=load(arrays.read_bytes()) if arrays.name in files else {},
+        )
+
+    def _paths(self, step: str, index: int) -> tuple[Path, Path, Path]:
+        folder, name = self.root / step, f"part-{index:05d}"
+        return folder / f"{name}.parquet", folder / f"{name}.safetensors", folder / "_done" / f"{name}.json"
+
+    def _is_done(self, step: str, index: int, key: str) -> bool:
+        mark = self._paths(step, index)[2]
+        try:
+            written = json.loads(mark.read_bytes())
+            same = written["key"] == key
+            return same and all(
+                file_digest(self.root / step / name) == expected for name, expected in written["files"].items()
+            )
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False  # no mark, a torn mark, or a file gone: compute again

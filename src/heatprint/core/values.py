@@ -1,0 +1,201 @@
+"""The values that flow between the rooms: frozen, keyword-only, checked once when made.
+
+Shapes: N images, H = W the image size, K classes. `pixels` are uint8, `images` float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from heatprint.core.errors import InvalidInput
+from heatprint.core.lattice import LEVELS, to_images, to_pixels
+from heatprint.core.norms import Distances, Norm
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Labelled 8-bit images with stable names.
+
+    Attributes:
+        ids: Unique names (relative path or data set key); attacked copies keep the id of their source, so
+            they can never be split away from it.
+        pixels: uint8 [N, 3, H, W].
+        labels: int64 [N], the true class.
+    """
+
+    ids: tuple[str, ...]
+    pixels: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        shape, n = tuple(self.pixels.shape), len(self.ids)
+        if self.pixels.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3:
+            raise InvalidInput(
+                f"Batch: pixels must be uint8 [N, 3, H, W], got {self.pixels.dtype} {list(shape)}. "
+                "For floats in [0, 1] write Batch.from_images(ids=..., images=..., labels=...)."
+            )
+        if shape[0] != n or tuple(self.labels.shape) != (n,):
+            raise InvalidInput(
+                f"Batch: {n} ids, {shape[0]} images and labels of shape {list(self.labels.shape)} "
+                "do not belong together; give one id and one label per image."
+            )
+        if len(set(self.ids)) != n:
+            raise InvalidInput("Batch: ids must be unique, since results are joined by them.")
+
+    @classmethod
+    def from_images(cls, *, ids: Sequence[str], images: Tensor, labels: Tensor) -> Batch:
+        """A batch from floats in [0, 1], rounded to the nearest of 256 levels.
+
+        Raises:
+            InvalidInput: Values lie outside [0, 1]: normalisation belongs inside the classifier.
+        """
+        low, high = images.min().item(), images.max().item()
+        if low < -1e-6 or high > 1 + 1e-6:
+            raise InvalidInput(
+                f"Batch: images must be in [0, 1], got [{low:.3g}, {high:.3g}]. Divide 0..255 pixels by 255; "
+                "leave mean and std to models.wrap(..., mean=..., std=...)."
+            )
+        return cls(ids=tuple(ids), pixels=to_pixels(images), labels=labels)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def images(self) -> Tensor:
+        """float32 [N, 3, H, W] in [0, 1], exactly on the k/255 lattice; a new tensor at each call."""
+        return to_images(self.pixels)
+
+    def take(self, rows: Sequence[int] | Tensor) -> Batch:
+        """The images in these rows, in this order."""
+        index = torch.as_tensor(rows, dtype=torch.long)
+        return Batch(
+            ids=tuple(self.ids[i] for i in index.tolist()), pixels=self.pixels[index], labels=self.labels[index]
+        )
+
+    def with_pixels(self, pixels: Tensor) -> Batch:
+        """The same ids and labels with other pixels."""
+        return Batch(ids=self.ids, pixels=pixels, labels=self.labels)
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Several batches of one image size as one."""
+    return Batch(
+        ids=tuple(i for b in batches for i in b.ids),
+        pixels=torch.cat([b.pixels for b in batches]),
+        labels=torch.cat([b.labels for b in batches]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taxonomy:
+    """Where an attack stands (Yuan et al. 2019, sections III A to C; Klawikowska et al. 2020, section 2.1).
+
+    Attributes:
+        knowledge: What the attacker sees: gradients, scores, or only the label.
+        specificity: Whether a target class can be asked for.
+        frequency: One trial, or many.
+        norm: The norm its budget is counted in.
+        paper: Where it was published.
+    """
+
+    knowledge: Literal["white box", "score", "label", "none"]
+    specificity: Literal["untargeted", "targeted or untargeted"]
+    frequency: Literal["one-time", "iterative"]
+    norm: Norm
+    paper: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Perturbed:
+    """What an attack hands to its door: images, and what only the attack knows.
+
+    Attributes:
+        images: float32 [N, 3, H, W]; the door rounds them to 8 bits and judges.
+        step: int64 [N], the step (gain index, generation) of the first success the attack saw, -1 for none.
+        trace: Per-image extras by name, each [N, ...]; stored, never interpreted by the door.
+    """
+
+    images: Tensor
+    step: Tensor
+    trace: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Attacked:
+    """An attack's result, judged by the door after rounding to 8 bits and a PNG round trip.
+
+    Attributes:
+        clean: The originals.
+        adversarial: The attacked copies, same ids and labels; failed attempts are kept.
+        success: bool [N], the goal is reached by the stored 8-bit image.
+        skipped: bool [N], already misclassified before the attack: returned unchanged, counted apart.
+        step: int64 [N], step of the first success, -1 for none.
+        distance: L0, L1, L2, Linf of the stored image.
+        forwards: int64 [N], forward queries spent on each image by the attack.
+        backwards: int64 [N], gradient queries likewise.
+        clean_logits: float32 [N, K].
+        logits: float32 [N, K], of the attacked copies.
+        trace: Extras of the attack.
+    """
+
+    clean: Batch
+    adversarial: Batch
+    success: Tensor
+    skipped: Tensor
+    step: Tensor
+    distance: Distances
+    forwards: Tensor
+    backwards: Tensor
+    clean_logits: Tensor
+    logits: Tensor
+    trace: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def attempted(self) -> int:
+        """Images the attack worked on: those classified correctly before it."""
+        return int((~self.skipped).sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanLine:
+    """How one operation of the network shares its relevance; a list of these is the rule plan."""
+
+    layer: str
+    operator: str
+    rule: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explained:
+    """Relevance of the network's own (normalised) input.
+
+    Attributes:
+        ids: Image ids.
+        relevance: float [N, 3, H, W].
+        target: int64 [N], the class explained.
+        score: float [N], its logit: what the relevance starts from.
+        plan: The rule of every operation, in the order of the forward pass.
+        totals: Layer name to the sum of relevance at its output, float [N]; the last is the start value.
+    """
+
+    ids: tuple[str, ...]
+    relevance: Tensor
+    target: Tensor
+    score: Tensor
+    plan: tuple[PlanLine, ...] = ()
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def heat(self) -> Tensor:
+        """One value per pixel, [N, H, W]: the sum over channels, so that relevance is kept."""
+        return self.relevance.sum(1)
+
+
+def unit_of(norm: Norm) -> str:
+    """How the size of a change in this norm is read."""
+    return {"l0": "pixels", "l1": "sum of [0, 1] values", "l2": "[0, 1] values", "linf": f"of {LEVELS} levels"}[norm]

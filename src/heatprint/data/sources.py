@@ -1,0 +1,189 @@
+"""Where a study's images come from: the menagerie, a folder, or Kaggle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from heatprint.core.errors import InvalidInput, MissingExtra, UnreadableData
+from heatprint.core.protocols import Progress, silent
+from heatprint.core.streams import stream
+from heatprint.core.values import Batch
+from heatprint.data import menagerie
+from heatprint.data.folder import Loaded, Skipped, load_folder
+from heatprint.data.splits import split
+
+TRAIN_NAMES = ("training_set", "train", "training")
+TEST_NAMES = ("test_set", "test", "val", "validation")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Training and test images of one source; ids are unique over both."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Batch
+    test: Batch
+    skipped: tuple[Skipped, ...] = ()
+
+
+def load_dataset(
+    source: str,
+    *,
+    size: int = 112,
+    train: int | None = None,
+    test: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Dataset:
+    """The images of a study.
+
+    Args:
+        source: ``"menagerie"``, a folder, or ``"kaggle:OWNER/NAME"``. A folder either holds
+            ``training_set``/``test_set`` (or ``train``/``test``) with a sub-folder per class, or the class
+            folders themselves; then a fifth of the images, chosen by hash of id, is the test part.
+        size: Side in pixels.
+        train: At most this many training images (the menagerie draws exactly so many; default 2400).
+        test: The same for the test part (default 600).
+        seed: Seed of the drawn images.
+        progress: Told of each image.
+
+    Raises:
+        UnreadableData: The source does not exist or has no usable images.
+        MissingExtra: The source needs a package that is not installed.
+    """
+    if source == "menagerie":
+        return _menagerie(size, train or 2400, test or 600, seed, progress)
+    root, name = _fetch(source)
+    found = _pair(root)
+    if found is None:
+        return _one_tree(name, load_folder(root, size=size, progress=progress), train, test)
+    read = partial(load_folder, size=size, progress=progress)
+    first, second = read(found[0], limit=train), read(found[1], limit=test)
+    if first.classes != second.classes:
+        raise UnreadableData(
+            f"load_dataset: {found[0]} has the classes {', '.join(first.classes)}, "
+            f"{found[1]} has {', '.join(second.classes)}. Both need the same class folders."
+        )
+    return Dataset(
+        name=name,
+        classes=first.classes,
+        train=_prefixed(first.batch, found[0].name),
+        test=_prefixed(second.batch, found[1].name),
+        skipped=tuple(
+            Skipped(id=f"{folder.name}/{s.id}", reason=s.reason)
+            for folder, part in zip(found, (first, second), strict=True)
+            for s in part.skipped
+        ),
+    )
+
+
+def draw_batch(count: int, part: str, *, size: int, seed: int, progress: Progress = silent) -> Batch:
+    """`count` animals, alternately of each species; image i of a part is the same whatever the count."""
+    ids, pixels = [], np.empty((count, 3, size, size), dtype=np.uint8)
+    for i in range(count):
+        name, scene = _drawn(part, i, size, seed)
+        ids.append(name)
+        pixels[i] = scene.image.transpose(2, 0, 1)
+        progress(i + 1, count)
+    labels = torch.arange(count) % len(menagerie.SPECIES)
+    return Batch(ids=tuple(ids), pixels=torch.from_numpy(pixels), labels=labels)
+
+
+def _drawn(part: str, i: int, size: int, seed: int) -> tuple[str, menagerie.Scene]:
+    """Animal i of a part: its id, and the animal; the species alternate."""
+    species = menagerie.SPECIES
+    kind = species[i % len(species)]
+    name = f"{part}/{kind}s/{kind}.{i // len(species)}.png"
+    return name, menagerie.draw(kind, rng=stream(seed, "menagerie", name), size=size)
+
+
+def _menagerie(size: int, train: int, test: int, seed: int, progress: Progress) -> Dataset:
+    both = train + test
+    return Dataset(
+        name="menagerie",
+        classes=tuple(f"{kind}s" for kind in menagerie.SPECIES),
+        train=draw_batch(
+            train, "training_set", size=size, seed=seed, progress=lambda done, _, note="": progress(done, both, note)
+        ),
+        test=draw_batch(
+            test, "test_set", size=size, seed=seed, progress=lambda done, _, note="": progress(train + done, both, note)
+        ),
+    )
+
+
+def _fetch(source: str) -> tuple[Path, str]:
+    """A local folder for a source, and its name."""
+    kind, _, rest = source.partition(":")
+    if kind == "kaggle" and rest:
+        try:
+            import kagglehub
+        except ImportError as error:
+            raise MissingExtra("kagglehub", "hub", f"load_dataset: the source {source!r}") from error
+        return Path(kagglehub.dataset_download(rest)), rest
+    root = Path(source).expanduser()
+    if not root.is_dir():
+        raise UnreadableData(
+            f"load_dataset: {source!r} is neither 'menagerie', nor a folder, nor 'kaggle:OWNER/NAME'. Check the path."
+        )
+    return root, root.resolve().name
+
+
+def _pair(root: Path) -> tuple[Path, Path] | None:
+    """The training and the test folder, also one level down as Kaggle archives have them."""
+    for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
+        train = next((folder / n for n in TRAIN_NAMES if (folder / n).is_dir()), None)
+        test = next((folder / n for n in TEST_NAMES if (folder / n).is_dir()), None)
+        if train and test:
+            return train, test
+    return None
+
+
+def _one_tree(name: str, loaded: Loaded, train: int | None, test: int | None) -> Dataset:
+    rows = split(loaded.batch.ids, {"train": 0.8, "test": 0.2})
+    return Dataset(
+        name=name,
+        classes=loaded.classes,
+        train=loaded.batch.take(rows["train"][:train]),
+        test=loaded.batch.take(rows["test"][:test]),
+        skipped=loaded.skipped,
+    )
+
+
+def _prefixed(batch: Batch, prefix: str) -> Batch:
+    return Batch(ids=tuple(f"{prefix}/{i}" for i in batch.ids), pixels=batch.pixels, labels=batch.labels)
+
+
+def write_menagerie(
+    out: Path, *, train: int, test: int, size: int, seed: int = 0, masks: bool = False, progress: Progress = silent
+) -> None:
+    """Draw the menagerie into a folder, in Kaggle's layout: training_set/cats/cat.0.png, ...
+
+    Args:
+        out: The folder; must be new or empty.
+        train: Training images, half of each species.
+        test: Test images.
+        size: Side in pixels.
+        seed: The images are those a study with this seed draws.
+        masks: Also write masks/<id>: white where the animal is visible.
+        progress: Told of each image.
+
+    Raises:
+        InvalidInput: The folder is not empty.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InvalidInput(f"data menagerie: {out} is not an empty folder. Name a new one.")
+    jobs = [(part, i) for part, count in (("training_set", train), ("test_set", test)) for i in range(count)]
+    for done, (part, i) in enumerate(jobs, start=1):
+        name, scene = _drawn(part, i, size, seed)
+        for top, picture in [(out, scene.image)] + [(out / "masks", scene.object_mask)] * masks:
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path)
+        progress(done, len(jobs))

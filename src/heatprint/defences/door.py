@@ -1,0 +1,52 @@
+"""The door of the room: a defence makes a new classifier; the old one stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from heatprint.core.classifier import Classifier
+from heatprint.core.errors import BrokenContract, InvalidInput
+from heatprint.core.protocols import Defence, Progress, silent
+from heatprint.core.values import Attacked, Batch
+
+
+def defend(
+    classifier: Classifier,
+    train: Batch,
+    method: Defence,
+    *,
+    attacked: Mapping[str, Attacked] | None = None,
+    name: str = "defended",
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    progress: Progress = silent,
+) -> Classifier:
+    """Apply a defence.
+
+    Args:
+        classifier: What is to be defended; bit-identical afterwards.
+        train: Clean training images.
+        method: A defence, e.g. ``defences.make("retrain", attacks=["fgsm"])``.
+        attacked: Attacks on training images by name, for defences that learn from them.
+        name: Name of the result.
+        seed: Of everything random.
+        checkpoint: A file from which a long training resumes.
+        progress: Told how far it is.
+
+    Raises:
+        InvalidInput: An attack the defence needs is not there.
+        BrokenContract: The result has other classes or another image size.
+    """
+    before = classifier.digest
+    needed = getattr(method, "attacks", ())
+    missing = [a for a in needed if a not in (attacked or {})]
+    if missing:
+        raise InvalidInput(
+            f"defend: {type(method).__name__} learns from {', '.join(missing)}, which was not given; "
+            f"given: {', '.join(attacked or {}) or 'none'}. Attack training images with it first."
+        )
+    safe = method.protect(classifier, train, attacked or {}, seed=seed, checkpoint=checkpoint, progress=progress)
+    if (safe.classes, safe.size) != (classifier.classes, classifier.size) or classifier.digest != before:
+        raise BrokenContract(f"defend: {type(method).__name__} changed the classes, the image size or its argument.")
+    return safe.named(name)

@@ -1,0 +1,125 @@
+"""Any network as a `Classifier`: copied, frozen, in evaluation mode, checked for the usual mistakes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
+
+from heatprint.core.classifier import Classifier
+from heatprint.core.errors import InvalidInput, ModelMismatch
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class TwoLogits(nn.Module):
+    """A one-logit sigmoid head z as two logits (-z/2, z/2): the same probabilities, both classes explainable."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, 2]."""
+        half = self.network(x) * 0.5
+        return torch.cat([-half, half], dim=1)
+
+
+def wrap(
+    network: nn.Module,
+    *,
+    classes: Sequence[str],
+    size: int = 112,
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+    name: str = "model",
+    architecture: str = "",
+) -> Classifier:
+    """A network that takes normalised images [N, 3, H, W] and returns logits [N, K].
+
+    The network given is copied and never touched again.
+
+    Args:
+        network: The network; one logit for two classes is adapted to two.
+        classes: Class names in logit order, two or more.
+        size: Side of its input images in pixels.
+        mean: Its normalisation, for images in [0, 1] (ImageNet: 0.485, 0.456, 0.406).
+        std: Likewise (ImageNet: 0.229, 0.224, 0.225).
+        name: How tables call it.
+        architecture: Name in the zoo, if it is from there.
+
+    Raises:
+        InvalidInput: It returns probabilities, normalisation values are for 0..255 pixels, or names repeat.
+        ModelMismatch: Its output does not fit the classes, or it cannot take images of this size.
+    """
+    classes = tuple(classes)
+    if len(classes) < 2 or len(set(classes)) != len(classes):
+        raise InvalidInput(f"wrap: classes must be two or more different names, got {classes}.")
+    if max(mean) > 1 or min(std) <= 0 or max(std) > 2:
+        raise InvalidInput(
+            f"wrap: mean = {tuple(mean)}, std = {tuple(std)} are not for images in [0, 1]. "
+            "Divide values meant for 0..255 pixels by 255."
+        )
+    trainable = copy.deepcopy(network).eval().requires_grad_(False)
+    outputs = _probe(trainable, size)
+    if outputs.shape[1] == 1 and len(classes) == 2:
+        if isinstance(_last(trainable), nn.Sigmoid):
+            raise InvalidInput("wrap: the network ends in a sigmoid. Pass it without that layer: logits are needed.")
+        trainable = TwoLogits(trainable)
+    elif outputs.shape[1] != len(classes):
+        raise ModelMismatch(
+            f"wrap: the network returns {outputs.shape[1]} values for {len(classes)} classes "
+            f"({', '.join(classes)}). Name as many classes as it has outputs."
+        )
+    elif bool((outputs >= 0).all() & ((outputs.sum(1) - 1).abs() < 1e-4).all()):
+        raise InvalidInput(
+            "wrap: the network returns probabilities (each row adds up to 1). Pass it without its last "
+            "softmax: attacks and LRP need logits."
+        )
+    return Classifier(
+        network=_folded(trainable),
+        trainable=trainable.to(memory_format=torch.channels_last),
+        classes=classes,
+        size=size,
+        mean=tuple(mean),
+        std=tuple(std),
+        name=name,
+        architecture=architecture,
+    )
+
+
+def _probe(network: nn.Module, size: int) -> Tensor:
+    first = next(network.parameters(), torch.zeros(()))
+    images = torch.rand((4, 3, size, size), generator=torch.Generator().manual_seed(0)).to(first)
+    try:
+        with torch.no_grad():
+            outputs = network(images)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ModelMismatch(
+            f"wrap: the network cannot take images of {size}x{size} pixels ({error}). Name its input size: size=..."
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != 4:
+        came = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ModelMismatch(f"wrap: the network must return logits [N, K], got {came} for 4 images.")
+    if not bool(outputs.isfinite().all()):
+        raise ModelMismatch("wrap: the network returns values that are not finite; its weights are damaged.")
+    return outputs
+
+
+def _last(network: nn.Module) -> nn.Module:
+    return list(network.modules())[-1]
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """The network with batch norm folded into the convolutions before it, if it can be traced."""
+    if any(isinstance(m, BATCH_NORMS) for m in network.modules()):
+        try:
+            folded = fuse(network)
+        except (TraceError, TypeError, NameError, AttributeError, KeyError):
+            return network  # control flow that depends on data: exact, only slower
+        network = folded.eval().requires_grad_(False)
+    return network.to(memory_format=torch.channels_last)

@@ -1,0 +1,5 @@
+"""Floor 7: a finished run as one page that opens from an e-mail. Nothing here imports torch."""
+
+from heatprint.report.door import report
+
+__all__ = ["report"]

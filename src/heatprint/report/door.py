@@ -1,0 +1,28 @@
+"""The door of the room: a run folder in, one HTML file out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from heatprint.core.store import write_atomic
+from heatprint.report.html import render
+from heatprint.report.read import read_run
+
+
+def report(run: Path) -> Path:
+    """Write ``report.html`` into a finished run folder; the same run gives the same bytes.
+
+    Args:
+        run: The folder that `heatprint study --out` wrote.
+
+    Returns:
+        Path of the report: one file with every image and script inside, which asks for nothing from outside.
+
+    Raises:
+        StoreError: The folder is not a finished run; the message says what is missing.
+    """
+    page = render(read_run(run))
+    path = run / "report.html"
+    # A file name that is not UTF-8 arrives as lone surrogates, which UTF-8 cannot write: spell them out.
+    write_atomic(path, page.encode("utf-8", "backslashreplace"))
+    return path

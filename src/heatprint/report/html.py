@@ -1,0 +1,89 @@
+"""The page: one Jinja template with everything inlined, and a policy that forbids it to ask for more."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from heatprint.report.cards import cards
+from heatprint.report.charts import training_charts
+from heatprint.report.figures import attack_strips, before_after_strips, clean_strips
+from heatprint.report.maps import MOST_CLASSES, embedded, plots
+from heatprint.report.pictures import COLOUR_MAP, bar_uri
+from heatprint.report.read import Run
+from heatprint.report.summary import attacked, bought, key_figures, listed
+from heatprint.report.tables import arm_table, error_tables, mixture_table, settings_tables, studied_attacks
+
+
+def render(run: Run) -> str:
+    """The whole page as text."""
+    pages = Environment(
+        loader=PackageLoader("heatprint.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"percent": _percent, "whole": _whole}
+    return pages.get_template("page.html.j2").render(**_content(run), **_machinery(pages, run))
+
+
+def _content(run: Run) -> dict[str, Any]:
+    """What the page says."""
+    return {
+        "run": run,
+        "class_names": listed(run.classes),
+        "lead": attacked(run),
+        "bought": bought(run),
+        "key_figures": key_figures(run),
+        "mixture": mixture_table(run),
+        "arms": arm_table(run),
+        "fig1": attack_strips(run),
+        "fig2": clean_strips(run),
+        "fig3": before_after_strips(run),
+        "cards": cards(run),
+        "errors": error_tables(run),
+        "training": [
+            (run.arm_title(arm["name"]), training_charts(arm.get("training") or [])) for arm in run.metrics["arms"]
+        ],
+        "studied": listed([run.attack_title(name) for name in studied_attacks(run)] or ["the attacks above"]),
+        "skipped": run.settings["data"].get("skipped") or [],
+        "plan": run.settings["explainer"].get("plan") or [],
+        "settings": settings_tables(run),
+        "colour_map": COLOUR_MAP,
+        "bar": bar_uri(),
+    }
+
+
+def _machinery(pages: Environment, run: Run) -> dict[str, Any]:
+    """The scripts, the data they draw, and the policy that lets only them run."""
+    drawn = plots(run)
+    page_script = pages.get_template("page.js").render()
+    plotly = get_plotlyjs().replace("</script", "<\\/script") if drawn else ""
+    scripts = [script for script in (plotly, page_script) if script]
+    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
+    return {
+        "plots": drawn,
+        "left_out": run.classes[MOST_CLASSES:],
+        "map_data": Markup(embedded(run, drawn)),
+        "plotly": Markup(plotly),
+        "page_script": Markup(page_script),
+        "policy": f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {hashes}",
+    }
+
+
+def _sha256(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def _percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f}"
+
+
+def _whole(value: int) -> str:
+    return f"{value:,}"

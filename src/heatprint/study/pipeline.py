@@ -1,0 +1,46 @@
+"""The experiment as one straight line; read it top to bottom.
+
+A defence gives a new classifier, and the same line is walked again for it: no step reaches back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from heatprint.core.store import Store
+from heatprint.report import report
+from heatprint.study.progress import SILENT, Watch
+from heatprint.study.recipe import Recipe
+from heatprint.study.results import metrics, run_card
+from heatprint.study.steps import Lab
+
+
+def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
+    """Run a recipe, or what is missing of it.
+
+    Args:
+        recipe: See `load_recipe`.
+        out: The run folder; a rerun computes only what is not there, with equal results.
+        watch: Shows progress.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        StoreError: Another process is writing to the folder, or it is not a run folder.
+    """
+    store = Store(Path(out))
+    with store.writing():
+        lab = Lab(recipe, store, watch)
+        data = lab.load()
+        clear = lab.train(data)
+        for_training = {a.name: lab.attack(clear, data.train, a, "train") for a in recipe.attacks if a.train}
+        old = {a.name: lab.attack(clear, data.test, a, "test") for a in recipe.attacks}
+        arms = [clear, *lab.defend(clear, data.train, for_training)]
+        cards = [lab.evaluate(arm, data.test, old, is_first=arm is clear) for arm in arms]
+        plan = lab.figures(arms, data.test, old)
+        points = lab.map(clear, data.test, old)
+        lab.write("run.json", run_card(recipe, data, arms, plan, lab.device))
+        lab.write("metrics.json", metrics(recipe, data, cards, old, for_training, points))
+        with watch.step("report"):
+            return report(store.root)

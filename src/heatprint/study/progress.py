@@ -1,0 +1,90 @@
+"""Progress as a person wants it: a bar with rate, successes and time left; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from heatprint.core.protocols import Progress, silent
+
+EVERY = 15.0  # seconds between plain lines
+
+
+class Watch(Protocol):
+    """Shows the steps of a study."""
+
+    def step(self, title: str) -> AbstractContextManager[Progress]:
+        """A context that shows one step and gives its `Progress`."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Progress]:
+        """Do nothing."""
+        del title
+        yield silent
+
+
+SILENT = Silent()
+
+
+class Shown:
+    """Shows steps on a console: live bars on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Progress]:
+        """Show one step until it ends, then one line that stays."""
+        start = time.monotonic()
+        if self._console.is_terminal:
+            with self._bar(title) as progress:
+                yield progress
+        else:
+            self._console.print(f"{title} ...", highlight=False)
+            yield self._lines(title)
+        self._console.print(f"[green]done[/] {title} ({time.monotonic() - start:.0f} s)", highlight=False)
+
+    @contextmanager
+    def _bar(self, title: str) -> Iterator[Progress]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Bars(*columns, console=self._console, transient=True) as bars:
+            task = bars.add_task(title, total=None, note="", rate="")
+
+            def progress(done: int, total: int, note: str = "") -> None:
+                speed = bars.tasks[0].speed
+                rate = f"{speed:.1f}/s" if speed else ""
+                bars.update(task, completed=done, total=total, note=note, rate=rate)
+
+            yield progress
+
+    def _lines(self, title: str) -> Progress:
+        start = last = time.monotonic()
+
+        def progress(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= EVERY and done:
+                last = now
+                left = (now - start) / done * (total - done)
+                told = f", {note}" if note else ""
+                self._console.print(f"  {title}: {done}/{total}{told}, {left:.0f} s left", highlight=False)
+
+        return progress

@@ -1,0 +1,220 @@
+"""Recipes: everything a study is, in one TOML file; a mistake is answered with its line and what is valid."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from heatprint.attacks import ATTACKS
+from heatprint.core.errors import HeatprintError, InvalidInput, UnknownName
+from heatprint.core.protocols import Attack, Embedder, Explainer, Signer
+from heatprint.core.registry import validated
+from heatprint.defences.retrain import FINE_TUNE
+from heatprint.explainers import EXPLAINERS
+from heatprint.models.train import Training
+from heatprint.signatures import EMBEDDERS, SIGNERS
+from heatprint.study.lines import line_of
+
+RECIPES = "heatprint.study.recipes"
+
+
+class _Table(BaseModel):
+    """A table of the recipe; unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def _training(value: object) -> object:
+    return validated("training", Training, value) if isinstance(value, dict) else value
+
+
+TrainingTable = Annotated[Training, BeforeValidator(_training)]
+
+
+class DataTable(_Table):
+    """Which images."""
+
+    source: str = "menagerie"
+    size: int = Field(112, ge=32, le=512)
+    train: int | None = Field(None, ge=8)
+    test: int | None = Field(None, ge=8)
+
+
+class MethodTable(_Table):
+    """A method by name with its settings."""
+
+    method: str
+    settings: dict[str, Any] = {}
+
+
+class AttackTable(MethodTable):
+    """An attack, the images it is run on, and whether a defence is trained from it."""
+
+    name: str
+    title: str = ""
+    test: int | None = Field(None, ge=1)
+    train: int = Field(0, ge=0)
+    retrain: bool = False
+
+    @model_validator(mode="after")
+    def _valid(self) -> AttackTable:
+        self.make()
+        if self.retrain and not self.train:
+            raise ValueError(f"{self.name}: retrain = true needs train = how many training images to attack")
+        return self
+
+    def make(self) -> Attack:
+        """The attack."""
+        return ATTACKS.make(self.method, **self.settings)
+
+
+class ExplainerTable(MethodTable):
+    """The explainer of the heat maps."""
+
+    method: str = "lrp.sequential_preset_a_flat"
+
+    @model_validator(mode="after")
+    def _valid(self) -> ExplainerTable:
+        self.make()
+        return self
+
+    def make(self) -> Explainer:
+        """The explainer."""
+        return EXPLAINERS.make(self.method, **self.settings)
+
+
+class MapTable(_Table):
+    """The map of signatures."""
+
+    signature: dict[str, Any] = {"layer": "last"}
+    umap: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _valid(self) -> MapTable:
+        self.signer(), self.embedders(0)
+        return self
+
+    def signer(self) -> Signer:
+        """The signature."""
+        return SIGNERS.make("lrp", **self.signature)
+
+    def embedders(self, seed: int) -> dict[str, Embedder]:
+        """UMAP and PCA."""
+        return {"umap": EMBEDDERS.make("umap", **{"seed": seed, **self.umap}), "pca": EMBEDDERS.make("pca")}
+
+
+class RetrainingTable(_Table):
+    """The defences trained from the attacks, and their control."""
+
+    training: TrainingTable = FINE_TUNE
+    control: bool = True
+
+
+class Recipe(_Table):
+    """A whole study."""
+
+    name: str
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataTable = DataTable()
+    architecture: str = "vgg-slim"
+    training: TrainingTable = Training()
+    attacks: tuple[AttackTable, ...]
+    strong: AttackTable
+    explainer: ExplainerTable = ExplainerTable()
+    map: MapTable = MapTable()
+    retraining: RetrainingTable = RetrainingTable()
+    examples: int = Field(3, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _valid(self) -> Recipe:
+        names = [a.name for a in (*self.attacks, self.strong)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"attack names must differ, got {', '.join(names)}")
+        if any(not n.replace("-", "").replace("_", "").isalnum() for n in names):
+            raise ValueError(f"attack names become folder names: letters, digits, - and _ only; got {', '.join(names)}")
+        return self
+
+
+def recipe_names() -> list[str]:
+    """The built-in recipes."""
+    return sorted(p.name.removesuffix(".toml") for p in resources.files(RECIPES).iterdir() if p.name.endswith(".toml"))
+
+
+def load_recipe(
+    source: str | Path, *, data: str | None = None, seed: int | None = None, device: str | None = None
+) -> Recipe:
+    """A built-in recipe by name, or a TOML file.
+
+    Args:
+        source: ``"quick"``, ``"paper-slim"``, ``"paper"``, ..., or a path.
+        data: Takes the place of ``data.source``.
+        seed: Takes the place of ``seed``.
+        device: Takes the place of ``device``.
+
+    Raises:
+        UnknownName: No such recipe or file.
+        InvalidInput: A mistake in it, with line, field and what is valid.
+    """
+    text, origin = _text(source)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{origin}: not valid TOML: {error}.") from error
+    for key, value in (("seed", seed), ("device", device)):
+        if value is not None:
+            table[key] = value
+    if data is not None and isinstance(table.setdefault("data", {}), dict):
+        table["data"]["source"] = data
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as error:
+        told = [_told(dict(e), text, origin) for e in error.errors()]
+        raise InvalidInput("The recipe has mistakes:\n" + "\n".join(told)) from error
+    except HeatprintError as error:  # raised by a method while its settings were checked
+        raise InvalidInput(f"{origin}: {error}") from error
+
+
+def _text(source: str | Path) -> tuple[str, str]:
+    path = Path(source)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise InvalidInput(f"load_recipe: there is no file {path}. Built-in recipes: {', '.join(recipe_names())}.")
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"load_recipe: {path} is not UTF-8 text.") from error
+    if str(source) not in recipe_names():
+        raise UnknownName("load_recipe: the recipe", str(source), [*recipe_names(), "FILE.toml"])
+    return (resources.files(RECIPES) / f"{source}.toml").read_text(encoding="utf-8"), f"recipe {source}"
+
+
+def _told(error: dict[str, Any], text: str, origin: str) -> str:
+    """One mistake as a sentence: where, which field, what came, what is valid."""
+    loc, line = error["loc"], line_of(text, error["loc"])
+    field = ".".join(map(str, loc)) or "recipe"
+    where = f"  {origin}, line {line}: {field}" if line else f"  {origin}: {field}"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {UnknownName('the field', str(loc[-1]), _fields(loc[:-1]))}"
+    came = "" if error["type"] == "missing" or isinstance(error["input"], dict) else f", got {error['input']!r}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ')}{came}."
+
+
+def _fields(loc: tuple[Any, ...]) -> list[str]:
+    """The valid fields of the table at a place in the recipe."""
+    table: type[_Table] = Recipe
+    places: dict[Any, type[_Table]] = {
+        "data": DataTable,
+        "attacks": AttackTable,
+        "strong": AttackTable,
+        "explainer": ExplainerTable,
+        "map": MapTable,
+        "retraining": RetrainingTable,
+    }
+    for step in loc:
+        table = places.get(step, table)
+    return list(table.model_fields)

@@ -1,0 +1,74 @@
+"""Attacked images as parts of a run folder, and back: lossless PNG in the `{bytes, path}` form others can open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from heatprint.core.lattice import decode_pngs, encode_pngs
+from heatprint.core.norms import Distances, distances
+from heatprint.core.store import Part
+from heatprint.core.values import Attacked, Batch, join
+
+
+def to_part(attacked: Attacked, classes: Sequence[str]) -> Part:
+    """One row per image; logits and traces as arrays."""
+    before, after = attacked.clean_logits.softmax(1), attacked.logits.softmax(1)
+    ids = attacked.clean.ids
+    rows = {
+        "id": list(ids),
+        "label": [classes[i] for i in attacked.clean.labels],
+        "predicted_before": [classes[i] for i in before.argmax(1)],
+        "predicted": [classes[i] for i in after.argmax(1)],
+        "confidence_before": before.amax(1).tolist(),
+        "confidence": after.amax(1).tolist(),
+        "success": attacked.success.tolist(),
+        "skipped": attacked.skipped.tolist(),
+        "step": attacked.step.tolist(),
+        **{f.name: getattr(attacked.distance, f.name).tolist() for f in fields(Distances)},
+        "forwards": attacked.forwards.tolist(),
+        "backwards": attacked.backwards.tolist(),
+        "image": [
+            {"bytes": png, "path": f"{i}.png"}
+            for i, png in zip(ids, encode_pngs(attacked.adversarial.pixels), strict=True)
+        ],
+    }
+    arrays = {"clean_logits": attacked.clean_logits.numpy(), "logits": attacked.logits.numpy()}
+    return Part(rows=rows, arrays=arrays | {f"trace.{k}": v.numpy() for k, v in attacked.trace.items()})
+
+
+def from_part(part: Part, clean: Batch) -> Attacked:
+    """What `to_part` wrote; `clean` are the originals in the same order."""
+    pixels = decode_pngs([image["bytes"] for image in part.rows["image"]], like=clean.pixels)
+    arrays = {name: torch.from_numpy(value) for name, value in part.arrays.items()}
+    return Attacked(
+        clean=clean,
+        adversarial=clean.with_pixels(pixels),
+        distance=distances(clean.pixels, pixels),
+        clean_logits=arrays["clean_logits"],
+        logits=arrays["logits"],
+        trace={name.removeprefix("trace."): v for name, v in arrays.items() if name.startswith("trace.")},
+        **{name: torch.tensor(part.rows[name]) for name in ("success", "skipped", "step", "forwards", "backwards")},
+    )
+
+
+def join_attacked(parts: Sequence[Attacked]) -> Attacked:
+    """Parts of one attack as one."""
+
+    def cat(name: str) -> Tensor:
+        return torch.cat([getattr(p, name) for p in parts])
+
+    clean, adversarial = join([p.clean for p in parts]), join([p.adversarial for p in parts])
+    return Attacked(
+        clean=clean,
+        adversarial=adversarial,
+        distance=distances(clean.pixels, adversarial.pixels),
+        trace={name: torch.cat([p.trace[name] for p in parts]) for name in parts[0].trace},
+        **{
+            name: cat(name)
+            for name in ("success", "skipped", "step", "forwards", "backwards", "clean_logits", "logits")
+        },
+    )

@@ -1,0 +1,251 @@
+"""The steps of a study, each memoised under everything its result depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heatprint.attacks import attack
+from heatprint.core.classifier import Classifier
+from heatprint.core.digest import digest
+from heatprint.core.errors import HeatprintError
+from heatprint.core.protocols import Progress
+from heatprint.core.store import Part, Store, write_json
+from heatprint.core.values import Attacked, Batch, PlanLine
+from heatprint.data.sources import Dataset, load_dataset
+from heatprint.defences import defend
+from heatprint.defences.retrain import Retrain
+from heatprint.evaluation import Arm, evaluate
+from heatprint.models import load, save, train
+from heatprint.models.checkpoint import CARD
+from heatprint.models.predict import predict
+from heatprint.models.resume import Epoch
+from heatprint.signatures import embed, sign
+from heatprint.study.examples import draw_tiles
+from heatprint.study.progress import Watch
+from heatprint.study.recipe import AttackTable, Recipe
+from heatprint.study.records import from_part, join_attacked, to_part
+
+VERSION = 1  # raise it when a step's result changes for equal settings
+PART = {"white box": 500, "none": 500, "score": 50, "label": 50}  # images a crash may cost
+
+
+Trained = tuple[Classifier, Sequence[Epoch]]
+
+
+class Lab:
+    """The steps, bound to one recipe and one run folder."""
+
+    def __init__(self, recipe: Recipe, store: Store, watch: Watch) -> None:
+        self._recipe, self._store, self._watch = recipe, store, watch
+        wanted = recipe.device
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+        torch.backends.cudnn.deterministic = True  # equal seeds must give equal numbers
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file into the run folder."""
+        write_json(self._store.root / name, value)
+
+    def load(self) -> Dataset:
+        """The images."""
+        table = self._recipe.data
+        with self._watch.step(f"images from {table.source}") as progress:
+            return load_dataset(
+                table.source,
+                size=table.size,
+                train=table.train,
+                test=table.test,
+                seed=self._recipe.seed,
+                progress=progress,
+            )
+
+    def train(self, data: Dataset) -> Classifier:
+        """The classifier everything is about."""
+        recipe = self._recipe
+        fresh = load(recipe.architecture, classes=data.classes, size=recipe.data.size, seed=recipe.seed)
+        fresh = fresh.named("clear").to(self.device)
+        key = digest(VERSION, fresh.digest, recipe.training, recipe.seed, *_identity(data.train))
+
+        def make(progress: Progress) -> Trained:
+            return train(
+                fresh,
+                data.train,
+                recipe.training,
+                seed=recipe.seed,
+                checkpoint=self._checkpoint("clear"),
+                progress=progress,
+            )
+
+        return self._model("clear", key, make)
+
+    def attack(
+        self, classifier: Classifier, batch: Batch, table: AttackTable, split: str, *, of: str = "clear"
+    ) -> Attacked:
+        """An attack on the training or test images, in parts."""
+        method, seed = table.make(), self._recipe.seed
+        chosen = batch.take(sample(batch, table.train if split == "train" else table.test))
+        step = f"attacks/{of}/{table.name}/{split}"
+        done: list[Attacked] = []
+        size = PART[method.taxonomy.knowledge]
+        with self._watch.step(f"{table.title or table.name} on {of}, {split} images") as progress:
+            for index, rows in enumerate(torch.split(torch.arange(len(chosen)), size)):
+                piece = chosen.take(rows)
+                part = self._store.memo(
+                    step,
+                    index,
+                    (VERSION, classifier.digest, method, seed, *_identity(piece)),
+                    lambda piece=piece, index=index: to_part(  # type: ignore[misc]
+                        attack(
+                            classifier,
+                            piece,
+                            method,
+                            seed=seed,
+                            progress=_shifted(progress, index * size, len(chosen), _won(done)),
+                        ),
+                        classifier.classes,
+                    ),
+                )
+                done.append(from_part(part, piece))
+                progress(int(rows[-1]) + 1, len(chosen), _won(done))
+        return join_attacked(done)
+
+    def defend(self, clear: Classifier, images: Batch, attacked: Mapping[str, Attacked]) -> list[Classifier]:
+        """The immune models, one per attack that asks for it, and the clean-only control."""
+        table = self._recipe.retraining
+        arms: dict[str, tuple[str, ...]] = {"clean_control": ()} if table.control else {}
+        arms |= {f"{a.name}_immune": (a.name,) for a in self._recipe.attacks if a.retrain}
+        made = []
+        for name, attacks in arms.items():
+            method = Retrain(attacks=attacks, training=table.training)
+            seen = [attacked[a].adversarial.pixels for a in attacks], [attacked[a].success for a in attacks]
+            key = digest(VERSION, clear.digest, method, self._recipe.seed, *_identity(images), *seen)
+
+            def make(progress: Progress, name: str = name, method: Retrain = method) -> Trained:
+                safe = defend(
+                    clear,
+                    images,
+                    method,
+                    attacked=attacked,
+                    name=name,
+                    seed=self._recipe.seed,
+                    checkpoint=self._checkpoint(name),
+                    progress=progress,
+                )
+                return safe, ()
+
+            made.append(self._model(name, key, make))
+        return made
+
+    def evaluate(
+        self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked], *, is_first: bool
+    ) -> dict[str, Any]:
+        """An arm's columns: the old adversarials, the attacks made anew against it, and the strong attack."""
+        arm = classifier.name
+        new = (
+            dict(old)
+            if is_first
+            else {a.name: self.attack(classifier, test, a, "test", of=arm) for a in self._recipe.attacks}
+        )
+        strong = self.attack(classifier, test, self._recipe.strong, "test", of=arm)
+        with self._watch.step(f"evaluation of {arm}"):
+            card = evaluate(
+                Arm(classifier=classifier, test=test, old=old, new=new, strong=(self._recipe.strong.name, strong))
+            )
+        notes = json.loads((self._store.root / "models" / arm / CARD).read_bytes())["notes"]
+        return card | {"title": arm.replace("_", " "), "training": notes["history"]}
+
+    def figures(self, arms: Sequence[Classifier], test: Batch, old: Mapping[str, Attacked]) -> tuple[PlanLine, ...]:
+        """The examples of the paper's figures 1 to 3; returns the rule plan of the heat maps."""
+        explainer = self._recipe.explainer.make()
+        key = (VERSION, [a.digest for a in arms], explainer, self._recipe.examples, *_identity(test),
+               [o.adversarial.pixels for o in old.values()])  # fmt: skip
+        with self._watch.step("heat maps") as progress:
+            part = self._store.memo(
+                "figures", 0, key, lambda: draw_tiles(arms, test, old, explainer, self._recipe.examples, progress)
+            )
+        return tuple(PlanLine(**line) for line in json.loads(bytes(part.arrays["plan"])))
+
+    def map(self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked]) -> dict[str, int]:
+        """Signatures of clean and successfully attacked test images, on one common map."""
+        table, seed = self._recipe.map, self._recipe.seed
+        sets = {"clean": test} | {
+            name: hit.adversarial.take(hit.success.nonzero().squeeze(1)) for name, hit in old.items()
+        }
+        sets = {name: batch for name, batch in sets.items() if len(batch)}
+        key = (VERSION, classifier.digest, table.signature, table.umap, seed,
+               {name: _identity(batch) for name, batch in sets.items()})  # fmt: skip
+        with self._watch.step("map of signatures") as progress:
+            part = self._store.memo("global", 0, key, lambda: self._map(classifier, sets, progress))
+        kinds = part.rows["kind"]
+        return {"points": len(kinds), "clean": kinds.count("clean"), "attacked": len(kinds) - kinds.count("clean")}
+
+    def _map(self, classifier: Classifier, sets: Mapping[str, Batch], progress: Progress) -> Part:
+        table, classes = self._recipe.map, classifier.classes
+        signer = table.signer()
+        signed = {name: sign(classifier, batch, signer, progress=progress) for name, batch in sets.items()}
+        vectors = np.concatenate([s.vectors for s in signed.values()])
+        places = {name: embed(vectors, e) for name, e in table.embedders(self._recipe.seed).items()}
+        guess = torch.cat([predict(classifier, batch.pixels).argmax(1) for batch in sets.values()])
+        fell = {i for name, batch in sets.items() if name != "clean" for i in batch.ids}
+        rows = {
+            "id": [i for batch in sets.values() for i in batch.ids],
+            "label": [classes[k] for batch in sets.values() for k in batch.labels],
+            "kind": [name for name, batch in sets.items() for _ in batch.ids],
+            "predicted": [classes[k] for k in guess],
+            "success": [i in fell for batch in sets.values() for i in batch.ids],
+            **{"x": places["umap"][:, 0], "y": places["umap"][:, 1]},
+            **{"px": places["pca"][:, 0], "py": places["pca"][:, 1]},
+        }
+        return Part(rows=rows, arrays={"signatures": vectors})
+
+    def _checkpoint(self, name: str) -> Path:
+        return self._store.root / "models" / name / "unfinished.safetensors"
+
+    def _model(self, name: str, key: str, make: Callable[[Progress], Trained]) -> Classifier:
+        """A trained model from the run folder, or trained now; it counts when its card carries the key."""
+        folder = self._store.root / "models" / name
+        with self._watch.step(f"training {name}") as progress:
+            if not _holds(folder, key):
+                trained, history = make(progress)
+                save(trained, folder, notes={"key": key, "history": [vars(e) for e in history]})
+                self._checkpoint(name).unlink(missing_ok=True)
+            return load(folder, name=name).to(self.device)
+
+
+def sample(batch: Batch, count: int | None) -> Tensor:
+    """At most `count` rows, in equal shares of the classes, chosen by hash of id: no seed, no order matters."""
+    if count is None or count >= len(batch):
+        return torch.arange(len(batch))
+    rank = sorted(range(len(batch)), key=lambda row: hashlib.blake2b(batch.ids[row].encode()).digest())
+    labels = batch.labels.tolist()
+    kinds = sorted(set(labels))
+    shares = {kind: count // len(kinds) + (place < count % len(kinds)) for place, kind in enumerate(kinds)}
+    kept = [row for kind in kinds for row in [r for r in rank if labels[r] == kind][: shares[kind]]]
+    return torch.tensor(sorted(kept), dtype=torch.long)
+
+
+def _identity(batch: Batch) -> tuple[Any, ...]:
+    return batch.ids, batch.pixels, batch.labels
+
+
+def _holds(folder: Path, key: str) -> bool:
+    try:
+        card = json.loads((folder / CARD).read_bytes())
+        return bool(card["notes"]["key"] == key) and bool(load(folder))
+    except (OSError, ValueError, KeyError, HeatprintError):
+        return False  # missing, torn or altered: train again
+
+
+def _won(parts: Sequence[Attacked]) -> str:
+    return f"{sum(int(p.success.sum()) for p in parts)} successes so far"
+
+
+def _shifted(progress: Progress, offset: int, total: int, note: str) -> Progress:
+    return lambda done, *_: progress(offset + done, total, note)

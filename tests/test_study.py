@@ -1,0 +1,202 @@
+"""The whole line: recipes, resuming after a kill, equal bytes, and what a run folder holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from heatprint.core.errors import InvalidInput, UnknownName
+from heatprint.core.store import Store
+from heatprint.core.values import Batch
+from heatprint.models import load, predict
+from heatprint.study import load_recipe, recipe_names, study
+from heatprint.study.lines import line_of
+from heatprint.study.steps import sample
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """One finished run of the recipe `tiny`."""
+    out = tmp_path_factory.mktemp("study") / "run"
+    assert study(load_recipe("tiny"), out) == out / "report.html"
+    return out
+
+
+def test_the_same_command_again_computes_nothing_and_changes_nothing(run):
+    marks = {p: p.stat().st_mtime_ns for p in run.rglob("part-*")}
+    before = (run / "metrics.json").read_bytes()
+    study(load_recipe("tiny"), run)
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("part-*")} == marks
+    assert (run / "metrics.json").read_bytes() == before
+
+
+def test_a_run_killed_again_and_again_ends_with_equal_bytes(run, tmp_path):
+    out = tmp_path / "run"
+    code = "import sys; from heatprint.cli import main; main()"
+    command = [sys.executable, "-c", code, "study", "--recipe", "tiny", "--out", str(out)]
+    reached = []
+    for until in ("models/clear/unfinished.safetensors", "models/clear/card.json", "attacks/clear/fgsm/test/_done",
+                  "models/fgsm_immune/card.json", "attacks/fgsm_immune/pgd/test/_done"):  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        start = time.monotonic()
+        while not (out / until).exists() and process.poll() is None and time.monotonic() - start < 120:
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        reached.append((out / until).exists() or (out / "models/clear/card.json").exists())
+    assert all(reached)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert (out / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+    assert not list(out.rglob(".*.tmp"))
+
+
+def test_metrics_agree_with_the_stored_images(run):
+    """Every number that can be counted again from the PNG files and the saved weights is."""
+    metrics = json.loads((run / "metrics.json").read_bytes())
+    clear = load(run / "models" / "clear")
+    rows = pq.read_table(run / "attacks/clear/fgsm/test/part-00000.parquet").to_pydict()
+    images = [np.array(Image.open(io.BytesIO(i["bytes"]))) for i in rows["image"]]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    labels = torch.tensor([clear.classes.index(name) for name in rows["label"]])
+    fooled = predict(clear, pixels).argmax(1) != labels
+    skipped = torch.tensor(rows["skipped"])
+    share = metrics["attacks"]["fgsm"]["test"]["success"]
+    assert share["count"] == int((fooled & ~skipped).sum())
+    assert share["total"] == int((~skipped).sum())
+    assert metrics["arms"][0]["clean"]["count"] == share["total"]
+    mixture = metrics["arms"][0]["attacks"]["fgsm"]["mixture"]
+    assert (mixture["count"], mixture["total"]) == (share["total"], len(labels) + share["count"])
+
+
+def test_the_run_folder_holds_what_the_design_says(run):
+    card = json.loads((run / "run.json").read_bytes())
+    assert card["recipe_name"] == "tiny"
+    assert set(card["models"]) == {"clear", "clean_control", "fgsm_immune", "one-pixel_immune"}
+    assert card["explainer"]["plan"][0] == {"layer": "0.0", "operator": "conv", "rule": "Flat()"}
+    assert card["attacks"]["one-pixel"]["taxonomy"]["knowledge"] == "score"
+    figures = Store(run).read("figures", 0)
+    assert figures.arrays["pixels"].shape == (len(figures.rows["id"]), 3, 64, 64)
+    assert set(figures.rows["kind"]) >= {"clean"}
+    places = Store(run).read("global", 0)
+    assert len(places.rows["x"]) == len(places.arrays["signatures"]) == len(places.rows["kind"])
+    assert str(run) not in (run / "metrics.json").read_text()
+
+
+def test_another_seed_gives_another_run(run, tmp_path):
+    study(load_recipe("tiny", seed=1), tmp_path / "other")
+    assert (tmp_path / "other" / "metrics.json").read_bytes() != (run / "metrics.json").read_bytes()
+
+
+def test_bad_images_of_a_run_are_listed_and_cost_nothing_else(run, tmp_path):
+    from heatprint.data.sources import write_menagerie
+
+    write_menagerie(tmp_path / "data", train=40, test=16, size=64)
+    (tmp_path / "data/training_set/cats/cat.3.png").write_bytes(b"")
+    (tmp_path / "data/test_set/dogs/<script>.png").write_bytes(b"\x89PNG")
+    study(load_recipe("tiny", data=str(tmp_path / "data")), tmp_path / "out")
+    card = json.loads((tmp_path / "out/run.json").read_bytes())
+    assert {s["id"] for s in card["data"]["skipped"]} == {"training_set/cats/cat.3.png", "test_set/dogs/<script>.png"}
+    page = (tmp_path / "out/report.html").read_text()
+    assert "&lt;script&gt;.png" in page
+    assert "test_set/dogs/<script>" not in page
+    assert card["data"]["train"] == 39
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_built_in_recipes_are_valid_and_round_trip(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert type(recipe).model_validate(recipe.model_dump()) == recipe
+
+
+def test_the_paper_recipe_is_the_paper_s():
+    recipe = load_recipe("paper")
+    assert recipe.architecture == "vgg16-paper"
+    assert (recipe.training.lr, recipe.training.decay, recipe.training.schedule) == (1e-3, 1e-6, "keras-decay")
+    one_pixel = next(a for a in recipe.attacks if a.name == "one-pixel").make()
+    how = one_pixel.strategy
+    assert (how.population, how.generations, how.weight, how.mutation) == (400, 100, (0.5, 0.5), "rand1")
+
+
+GOOD = """name = "mine"
+
+[training]
+lr = 1e-3
+
+[[attacks]]
+name = "a"
+method = "fgsm"
+
+[[attacks]]
+name = "b"
+method = "one-pixel"
+settings = { pixels = 3 }
+
+[strong]
+name = "pgd"
+method = "pgd"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("lr = 1e-3", "learning_rate = 1e-3", r"line 3: training: training has no setting 'learning_rate'"),
+        ("lr = 1e-3", 'optimiser = "adam"', r"line 3: training.*'adamw' or 'sgd'"),
+        ('method = "fgsm"', 'methd = "fgsm"', r"line 8: attacks\.0\.methd.*Did you mean 'method'"),
+        ('method = "fgsm"', 'method = "fgms"', r"line 6: attacks\.0: .*Did you mean 'fgsm'"),
+        ("pixels = 3", "pixels = 0", r"line 10: attacks\.1.*pixels = 0 must be 1 or more"),
+        ("pixels = 3", "pixel = 3", r"line 10: attacks\.1.*Did you mean 'pixels'"),
+        ('name = "mine"', 'name = "mine"\nseeed = 1', r"line 2: seeed.*Did you mean 'seed'"),
+        ('name = "mine"', 'name = "mine"\nseed = -1', r"line 2: seed: .*greater than or equal to 0, got -1"),
+        ('name = "b"', 'name = "a"', r"attack names must differ"),
+        ('name = "b"', 'name = "../b"', r"letters, digits"),
+        ('name = "b"', 'name = "b"\nretrain = true', r"retrain = true needs train"),
+        ("[strong]", "[strong", r"not valid TOML.*line 15"),
+        ('[strong]\nname = "pgd"\nmethod = "pgd"\n', "", r"strong: Field required"),
+    ],
+)
+def test_mistakes_in_a_recipe_name_line_field_and_what_is_valid(tmp_path, old, new, told):
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD)
+    assert load_recipe(path).name == "mine"
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new, 1))
+    with pytest.raises(InvalidInput, match=told):
+        load_recipe(path)
+
+
+def test_a_recipe_that_is_not_there_is_named():
+    with pytest.raises(UnknownName, match="Did you mean 'quick'"):
+        load_recipe("quik")
+    with pytest.raises(InvalidInput, match="there is no file"):
+        load_recipe("nowhere/at/all.toml")
+
+
+def test_lines_are_found_in_tables_of_tables():
+    assert line_of(GOOD, ("training", "lr")) == 4
+    assert line_of(GOOD, ("attacks", 1, "method")) == 12
+    assert line_of(GOOD, ("attacks", 0, "settings", "x")) == 6
+    assert line_of(GOOD, ("nothing",)) is None
+
+
+def test_samples_are_even_and_depend_on_ids_alone():
+    labels = torch.arange(40) % 2
+    batch = Batch(ids=tuple(f"i{n}" for n in range(40)), pixels=torch.zeros(40, 3, 2, 2).byte(), labels=labels)
+    rows = sample(batch, 11)
+    assert torch.bincount(labels[rows]).tolist() == [6, 5]
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    assert set(batch.take(order).take(sample(batch.take(order), 11)).ids) == set(batch.take(rows).ids)
+    assert torch.equal(sample(batch, None), torch.arange(40))
