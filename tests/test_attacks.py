@@ -80,6 +80,13 @@ def test_pgd_reaches_the_corner_of_the_ball_on_a_linear_model(linear):
     assert torch.allclose(left[robust], best[robust], atol=1e-5)
 
 
+@pytest.mark.parametrize("eps", [0.03, 1.6 / 255, 0.5 / 255])
+@pytest.mark.parametrize(("name", "settings"), [("fgsm", {"ramp": False}), ("pgd", {}), ("noise", {})])
+def test_a_budget_between_two_levels_is_never_rounded_up(small, name, settings, eps):
+    hit = attack(small, labelled_batch(small), make(name, eps=eps, **settings))
+    assert int(hit.distance.linf.max()) == int(eps * 255)
+
+
 def best_pixel(batch, fall):
     """The largest fall of the lead that one pixel can cause, float64 [N]."""
     x = batch.images.double()

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from heatprint.core.errors import InvalidInput, UnreadableData
+from heatprint.core.values import Batch
 from heatprint.data import load_folder, load_images, menagerie, split
 from heatprint.data.sources import load_dataset, write_menagerie
+from heatprint.data.splits import sample
 
 
 def photo(path, size=(20, 16), colour=(200, 100, 50), mode="RGB", **save):
@@ -151,6 +153,29 @@ def test_split_shares_are_kept_roughly_and_checked():
     assert abs(len(rows["a"]) - 3500) < 150
     with pytest.raises(InvalidInput, match="add up to 1"):
         split(["x"], {"a": 0.7})
+
+
+def test_samples_are_even_and_depend_on_ids_alone():
+    labels = torch.arange(40) % 2
+    batch = Batch(ids=tuple(f"i{n}" for n in range(40)), pixels=torch.zeros(40, 3, 2, 2).byte(), labels=labels)
+    rows = sample(batch, 11)
+    assert torch.bincount(labels[rows]).tolist() == [6, 5]
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    assert set(batch.take(order).take(sample(batch.take(order), 11)).ids) == set(batch.take(rows).ids)
+    assert torch.equal(sample(batch, None), torch.arange(40))
+
+
+def test_a_limit_on_a_plain_tree_keeps_every_class(tmp_path):
+    for kind in ("a", "b"):
+        for i in range(60):
+            photo(tmp_path / kind / f"{i}.png", size=(8, 8))
+    data = load_dataset(str(tmp_path), size=32, train=20, test=10)
+    assert torch.bincount(data.train.labels).tolist() == [10, 10]
+    assert torch.bincount(data.test.labels).tolist() == [5, 5]
+    for path in sorted((tmp_path / "b").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(UnreadableData, match="has no image of b"):
+        load_dataset(str(tmp_path), size=32)
 
 
 @given(st.integers(0, 2**31), st.sampled_from(menagerie.SPECIES), st.sampled_from([32, 64, 112]))

@@ -223,6 +223,21 @@ def test_bias_modes_differ_only_by_negative_biases():
     assert torch.equal(whole.relevance, positive.relevance)
 
 
+def test_normalisation_inside_the_users_network_has_a_rule():
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network_of(0)
+
+        def forward(self, x):
+            return self.net((x - 0.5) / 0.25)
+
+    x = torch.rand((2, 3, 16, 16), dtype=torch.float64)
+    seen = attribute("lrp.z", Inside(), x)
+    want = attribute("input_t_gradient", Inside(), x)
+    assert torch.allclose(seen.relevance, want.relevance, rtol=1e-8, atol=1e-12)
+
+
 class Block(nn.Module):
     """Functional calls, an in-place sum, a shared module, a reshape: nothing a hook on modules would see whole."""
 
@@ -306,5 +321,8 @@ def test_the_door_refuses_relevance_that_is_not_finite(small):
 
     with pytest.raises(BrokenContract, match="use an epsilon rule"):
         explain(small, labelled_batch(small), Broken())
-    with pytest.raises(InvalidInput, match="one class per image"):
-        explain(small, labelled_batch(small), make("gradient"), target=torch.tensor([0]))
+    for target in (torch.tensor([0]), torch.full((8,), 7)):
+        with pytest.raises(InvalidInput, match="one class per image, 0 to 2"):
+            explain(small, labelled_batch(small), make("gradient"), target=target)
+    with pytest.raises(InvalidInput, match="Load them with size=16"):
+        explain(small, labelled_batch(small_classifier(size=20)), make("gradient"))

@@ -52,8 +52,10 @@ def test_another_key_computes_again(store):
     store.memo("s", 0, "one", compute)
     store.memo("s", 0, "two", compute)
     assert compute.calls == 2
-    assert store.is_done("s", 0, "two")
-    assert not store.is_done("s", 0, "one")
+    store.memo("s", 0, "two", compute)
+    assert compute.calls == 2
+    store.memo("s", 0, "one", compute)
+    assert compute.calls == 3
 
 
 @pytest.mark.parametrize("name", ["part-00000.parquet", "part-00000.safetensors", "_done/part-00000.json"])
@@ -122,6 +124,16 @@ def test_a_failing_computation_leaves_the_old_part(store):
 def test_one_writer_at_a_time(store):
     with pytest.raises(StoreError, match="another process is writing"), Store(store.root).writing():
         pass
+
+
+def test_a_process_that_dies_before_its_first_stamp_leaves_a_usable_folder(tmp_path):
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / ".schema.json.123.tmp").write_text("{")
+    with Store(tmp_path).writing():
+        assert not list(tmp_path.glob("*.tmp"))
+    (tmp_path / "schema.json").write_text("{")
+    with pytest.raises(StoreError, match="is damaged"):
+        Store(tmp_path)
 
 
 def test_foreign_and_newer_folders_are_refused(tmp_path):

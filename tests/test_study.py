@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
-from heatprint.core.errors import InvalidInput, UnknownName
+from heatprint.core.errors import InvalidInput, StoreError, UnknownName, Unsupported
 from heatprint.core.store import Store
-from heatprint.core.values import Batch
 from heatprint.models import load, predict
 from heatprint.study import load_recipe, recipe_names, study
 from heatprint.study.lines import line_of
-from heatprint.study.steps import sample
+from heatprint.study.recipe import MapTable
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,50 @@ def test_the_run_folder_holds_what_the_design_says(run):
     assert str(run) not in (run / "metrics.json").read_text()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu_is_told_before_anything_runs(tmp_path):
+    with pytest.raises(InvalidInput, match="sees no GPU here"):
+        study(load_recipe("tiny", device="cuda"), tmp_path / "run")
+
+
+def tiny(**changes):
+    return load_recipe("tiny").model_copy(update=changes)
+
+
+def test_what_cannot_work_is_told_before_anything_is_trained(tmp_path):
+    recipe = tiny(architecture="torchvision:densenet121")
+    with pytest.raises(Unsupported, match="Batch norm"):
+        study(recipe, tmp_path / "a")
+    recipe = tiny(map=MapTable(signature={"layer": "nowhere"}))
+    with pytest.raises(InvalidInput, match="Layers: last"):
+        study(recipe, tmp_path / "b")
+    recipe = tiny(architecture="vgg16-paper", training=replace(tiny().training, stages=((1, 32),)))
+    with pytest.raises(InvalidInput, match="stages has size 32"):
+        study(recipe, tmp_path / "c")
+    assert not list(tmp_path.rglob("part-*"))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_folder_of_another_study_is_not_overwritten(run):
+    with pytest.raises(StoreError, match="another recipe or seed"):
+        study(load_recipe("tiny", seed=1), run)
+    assert (run / "report.html").exists()
+
+
+def test_names_that_are_not_utf8_go_through_a_whole_study(tmp_path):
+    from heatprint.data.sources import write_menagerie
+
+    write_menagerie(tmp_path / "data", train=40, test=16, size=64)
+    odd = os.fsencode(tmp_path / "data/training_set/cats") + b"/\xff\xfe.png"
+    (tmp_path / "data/training_set/cats/cat.1.png").rename(os.fsdecode(odd))
+    for part in ("training_set", "test_set"):
+        (tmp_path / "data" / part / "dogs").rename(os.fsdecode(os.fsencode(tmp_path / "data" / part) + b"/d\xf6gs"))
+    study(load_recipe("tiny", data=str(tmp_path / "data")), tmp_path / "out")
+    card = json.loads((tmp_path / "out/run.json").read_bytes())
+    assert card["data"]["classes"] == ["cats", "d\\xf6gs"]
+    assert card["data"]["train"] == 40
+
+
 def test_another_seed_gives_another_run(run, tmp_path):
     study(load_recipe("tiny", seed=1), tmp_path / "other")
     assert (tmp_path / "other" / "metrics.json").read_bytes() != (run / "metrics.json").read_bytes()
@@ -153,7 +197,7 @@ method = "pgd"
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("lr = 1e-3", "learning_rate = 1e-3", r"line 3: training: training has no setting 'learning_rate'"),
+        ("lr = 1e-3", "learning_rate = 1e-3", r"line 3: training: training: the setting 'learning_rate' is not known"),
         ("lr = 1e-3", 'optimiser = "adam"', r"line 3: training.*'adamw' or 'sgd'"),
         ('method = "fgsm"', 'methd = "fgsm"', r"line 8: attacks\.0\.methd.*Did you mean 'method'"),
         ('method = "fgsm"', 'method = "fgms"', r"line 6: attacks\.0: .*Did you mean 'fgsm'"),
@@ -161,6 +205,16 @@ method = "pgd"
         ("pixels = 3", "pixel = 3", r"line 10: attacks\.1.*Did you mean 'pixels'"),
         ('name = "mine"', 'name = "mine"\nseeed = 1', r"line 2: seeed.*Did you mean 'seed'"),
         ('name = "mine"', 'name = "mine"\nseed = -1', r"line 2: seed: .*greater than or equal to 0, got -1"),
+        (
+            'name = "mine"',
+            'name = "mine"\narchitecture = "vgg-slam"',
+            r"line 2: architecture: .*Did you mean 'vgg-slim'",
+        ),
+        ("lr = 1e-3", "lr = nan", r"line 3: training: .*lr = nan must be positive and finite"),
+        ("lr = 1e-3", "label_smoothing = 7.0", r"label_smoothing = 7.0 must be 0 or more and below 1"),
+        ("lr = 1e-3", "augmentation = { crop_scale = [-1.0, 0.5] }", r"crop_scale = \(-1.0, 0.5\)"),
+        ("[strong]", '[map]\numap = { metric = "foo" }\n\n[strong]', r"line 15: map: .*'cosine'"),
+        ('name = "b"', 'name = "clean"', r"give the attack another name"),
         ('name = "b"', 'name = "a"', r"attack names must differ"),
         ('name = "b"', 'name = "../b"', r"letters, digits"),
         ('name = "b"', 'name = "b"\nretrain = true', r"retrain = true needs train"),
@@ -190,13 +244,3 @@ def test_lines_are_found_in_tables_of_tables():
     assert line_of(GOOD, ("attacks", 1, "method")) == 12
     assert line_of(GOOD, ("attacks", 0, "settings", "x")) == 6
     assert line_of(GOOD, ("nothing",)) is None
-
-
-def test_samples_are_even_and_depend_on_ids_alone():
-    labels = torch.arange(40) % 2
-    batch = Batch(ids=tuple(f"i{n}" for n in range(40)), pixels=torch.zeros(40, 3, 2, 2).byte(), labels=labels)
-    rows = sample(batch, 11)
-    assert torch.bincount(labels[rows]).tolist() == [6, 5]
-    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    assert set(batch.take(order).take(sample(batch.take(order), 11)).ids) == set(batch.take(rows).ids)
-    assert torch.equal(sample(batch, None), torch.arange(40))

@@ -138,3 +138,6 @@ def main() -> None:
     except HeatprintError as error:
         typer.echo(f"heatprint: {error}", err=True)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder without permission: nothing of ours is wrong
+        typer.echo(f"heatprint: {error.strerror or error}: {error.filename or 'a file'}", err=True)
+        sys.exit(2)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from heatprint.attacks import attack
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import BrokenContract
-from heatprint.core.norms import project
+from heatprint.core.lattice import whole_levels
 from heatprint.core.protocols import Attack, Explainer
 from heatprint.core.values import Attacked, Batch
 from heatprint.explainers import explain
@@ -111,7 +111,7 @@ def _check_budget(method: Attack, attacked: Attacked) -> None:
     if eps is None:
         return
     if method.taxonomy.norm == "linf":
-        levels = round(eps * 255)
+        levels = whole_levels(eps)
         _require(int(attacked.distance.linf.max()) <= levels, method, f"stays within {levels} levels")
     victim = small_classifier()
     batch = labelled_batch(victim)
@@ -144,9 +144,3 @@ def check_explainer(method: Explainer, classifier: Classifier | None = None) -> 
 def _require(kept: bool | Tensor, method: object, promise: str) -> None:
     if not kept:
         raise BrokenContract(f"{type(method).__name__} must be a method that {promise}; this one is not.")
-
-
-def linear_reach(weight: Tensor, images: Tensor, eps: float) -> Tensor:
-    """How far a linear score w.x can fall within an Linf ball around images, clipped to [0, 1]: [N]."""
-    step = project(-weight.sign() * 2, "linf", eps)
-    return ((images + step).clamp(0, 1) - images).flatten(1) @ weight.flatten()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
-from heatprint.core.lattice import LEVELS, Level, check_level
+from heatprint.core.lattice import LEVELS, Level, check_level, whole_levels
 from heatprint.core.protocols import Access, Progress
 from heatprint.core.streams import Streams
 from heatprint.core.values import Perturbed, Taxonomy
@@ -74,18 +74,22 @@ class FGSM:
                 unflip[rows] = found & (beyond & ~flipped).any(1)
                 level = torch.where(found, first + 1, flipped.shape[1]).to(some) / LEVELS
             else:
-                level = torch.full((len(rows),), self.eps).to(some)
+                level = torch.full((len(rows),), whole_levels(self.eps) / LEVELS).to(some)
             out[rows] = (some + level.view(-1, 1, 1, 1) * direction).clamp(0, 1).to(out)
             progress(int(rows[-1]) + 1, count, f"{int((step >= 0).sum())} flipped" if self.ramp else "")
         return Perturbed(images=out, step=step, trace={"flips": flips, "unflip": unflip} if self.ramp else {})
 
     def _ramp(self, access: Access, images: Tensor, direction: Tensor, rows: Tensor, goal: Goal) -> Tensor:
         """Which gains 1..eps (in levels) reach the goal: bool [n, levels], on the CPU."""
-        levels = round(self.eps * LEVELS)
+        levels = whole_levels(self.eps)
         reached = torch.zeros((len(rows), levels), dtype=torch.bool)
-        for gain in range(1, levels + 1):
-            tried = (images + gain / LEVELS * direction).clamp(0, 1)
-            reached[:, gain - 1] = goal.take(rows).reached(access.logits(tried, rows).cpu())
+        count = len(rows)
+        for part in torch.split(torch.arange(count * levels), access.batch):  # (gain, image) pairs, gain by gain
+            gain, place = part // count, part % count
+            here = place.to(images.device)
+            level = ((gain + 1) / LEVELS).view(-1, 1, 1, 1).to(images)
+            tried = (images[here] + level * direction[here]).clamp(0, 1)
+            reached[place, gain] = goal.take(rows[place]).reached(access.logits(tried, rows[place]).cpu())
         return reached
 
 

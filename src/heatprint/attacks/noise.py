@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from heatprint.core.goals import Goal
-from heatprint.core.lattice import LEVELS, Level, check_level
+from heatprint.core.lattice import LEVELS, Level, check_level, whole_levels
 from heatprint.core.protocols import Access, Progress
 from heatprint.core.streams import Streams
 from heatprint.core.values import Perturbed, Taxonomy
@@ -39,7 +39,7 @@ class Noise:
     def perturb(self, access: Access, images: Tensor, goal: Goal, *, streams: Streams, progress: Progress) -> Perturbed:
         """See `heatprint.core.protocols.Attack`."""
         del access, goal
-        levels = int(self.eps * LEVELS + 1e-6)
+        levels = whole_levels(self.eps)
         out = images.clone()
         for row in range(len(images)):
             rng = streams.of(row)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
-from heatprint.core.lattice import Level, check_level
+from heatprint.core.lattice import LEVELS, Level, check_level, whole_levels
 from heatprint.core.norms import project
 from heatprint.core.protocols import Access, Progress
 from heatprint.core.streams import Streams
@@ -26,7 +26,8 @@ class PGD:
     reached. The step of the result is that iteration, counted from 1.
 
     Attributes:
-        eps: Radius in the maximum norm, pixel values in [0, 1]; 0 returns the image unchanged.
+        eps: Radius in the maximum norm, pixel values in [0, 1], rounded down to whole levels; 0 returns the
+            image unchanged.
         step: Length of one step.
         steps: Iterations.
         random_start: Start at a random point of the ball.
@@ -68,12 +69,14 @@ class PGD:
     def _start(self, streams: Streams, row: int, images: Tensor) -> Tensor:
         if not self.random_start:
             return torch.zeros(images.shape[1:])
-        noise = streams.of(row).uniform(-self.eps, self.eps, tuple(images.shape[1:]))
+        radius = whole_levels(self.eps) / LEVELS
+        noise = streams.of(row).uniform(-radius, radius, tuple(images.shape[1:]))
         return torch.from_numpy(noise.astype(np.float32))
 
     def _climb(self, access: Access, images: Tensor, start: Tensor, rows: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """The attacked images of some rows, and the iteration at which each fell (-1: none)."""
         clean = images.to(access.device)
+        radius = whole_levels(self.eps) / LEVELS  # so that rounding to 8 bits cannot leave the ball
         current = (clean + start.to(clean)).clamp(0, 1)
         fell = torch.full((len(rows),), -1)
         for iteration in range(self.steps + 1):
@@ -89,5 +92,5 @@ class PGD:
             going = ~done.to(here.device)
             moved = current[here[going]] + self.step * gradient[going].sign()
             origin = clean[here[going]]
-            current[here[going]] = (origin + project(moved - origin, "linf", self.eps)).clamp(0, 1)
+            current[here[going]] = (origin + project(moved - origin, "linf", radius)).clamp(0, 1)
         return current.cpu(), fell

@@ -54,6 +54,11 @@ def check_level(who: str, value: float) -> None:
         )
 
 
+def whole_levels(eps: float) -> int:
+    """How many levels of 1/255 fit into a distance: what an 8-bit image may move by at most."""
+    return int(eps * LEVELS + 1e-6)
+
+
 def to_images(pixels: Tensor) -> Tensor:
     """Bytes to numbers: uint8 [..] to float32 [..] in [0, 1]."""
     return pixels.to(torch.float32) / LEVELS

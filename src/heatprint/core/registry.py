@@ -96,6 +96,6 @@ def _check_names(who: str, kind: type[Any], settings: Mapping[str, Any]) -> None
     types = get_type_hints(kind)
     for name, value in settings.items():
         if name not in known:
-            raise UnknownName(f"{who} has no setting", name, known)
+            raise UnknownName(f"{who}: the setting", name, known)
         if isinstance(value, Mapping) and dataclasses.is_dataclass(types[name]):
             _check_names(f"{who}.{name}", cast("type[Any]", types[name]), value)

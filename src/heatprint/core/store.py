@@ -30,6 +30,7 @@ from heatprint.core.digest import digest, file_digest
 from heatprint.core.errors import StoreError
 
 SCHEMA = 1  # of the run folder; readers refuse a newer one
+STAMP = "schema.json"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -81,17 +82,12 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        stamp = root / "schema.json"
+        stamp = root / STAMP
         if root.exists() and not root.is_dir():
             raise StoreError(f"store: {root} is a file. Name a folder for the run.")
         if stamp.exists():
-            version = json.loads(stamp.read_bytes())["schema"]
-            if version > SCHEMA:
-                raise StoreError(
-                    f"store: {root} has schema {version}, this heatprint reads up to {SCHEMA}. "
-                    "Install a newer heatprint or name another folder."
-                )
-        elif root.exists() and any(root.iterdir()):
+            _check_schema(stamp)
+        elif root.exists() and any(not p.name.startswith((".lock", f".{STAMP}.")) for p in root.iterdir()):
             raise StoreError(
                 f"store: {root} is not empty and was not written by heatprint. Name an empty or new folder."
             )
@@ -104,7 +100,6 @@ class Store:
             StoreError: Another process is writing here.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        write_json(self.root / "schema.json", {"schema": SCHEMA})
         with (self.root / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,6 +109,7 @@ class Store:
                 ) from error
             for torn in self.root.rglob(".*.tmp"):  # left by a killed process; nobody else writes now
                 torn.unlink()
+            write_json(self.root / STAMP, {"schema": SCHEMA})
             yield
 
     def memo(self, step: str, index: int, key: Any, compute: Callable[[], Part]) -> Part:
@@ -144,10 +140,6 @@ class Store:
         write_json(mark, {"key": key, "files": files, "seconds": round(time.monotonic() - start, 3)})
         return self.read(step, index)
 
-    def is_done(self, step: str, index: int, key: Any) -> bool:
-        """Whether `memo` would read instead of compute."""
-        return self._is_done(step, index, digest(SCHEMA, step, index, key))
-
     def read(self, step: str, index: int) -> Part:
         """A finished part, rows as lists of Python values."""
         rows, arrays, mark = self._paths(step, index)
@@ -173,3 +165,15 @@ class Store:
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False  # no mark, a torn mark, or a file gone: compute again
+
+
+def _check_schema(stamp: Path) -> None:
+    try:
+        version = int(json.loads(stamp.read_bytes())["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"store: {stamp} is damaged ({error}). Name another folder.") from error
+    if version > SCHEMA:
+        raise StoreError(
+            f"store: {stamp.parent} has schema {version}, this heatprint reads up to {SCHEMA}. "
+            "Install a newer heatprint or name another folder."
+        )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
-from heatprint.core.lattice import LEVELS, to_images, to_pixels
+from heatprint.core.lattice import to_images, to_pixels
 from heatprint.core.norms import Distances, Norm
 
 
@@ -194,8 +194,3 @@ class Explained:
     def heat(self) -> Tensor:
         """One value per pixel, [N, H, W]: the sum over channels, so that relevance is kept."""
         return self.relevance.sum(1)
-
-
-def unit_of(norm: Norm) -> str:
-    """How the size of a change in this norm is read."""
-    return {"l0": "pixels", "l1": "sum of [0, 1] values", "l2": "[0, 1] values", "linf": f"of {LEVELS} levels"}[norm]

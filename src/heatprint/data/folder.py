@@ -7,6 +7,7 @@ Files are untrusted: each is decoded on its own, and one that cannot be is liste
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,8 +67,9 @@ def load_folder(
     root = Path(folder).expanduser()
     if not 8 <= size <= 4096:
         raise InvalidInput(f"load_images: size must be 8 to 4096 pixels, got {size}.")
-    classes = _classes(root)
-    files = [(path, label) for label, name in enumerate(classes) for path in _files(root / name)]
+    folders = _class_folders(root)
+    classes = tuple(_text(folder.name) for folder in folders)
+    files = [(path, label) for label, folder in enumerate(folders) for path in _files(folder)]
     if limit is not None:
         files = _even(files, len(classes), limit)
     pixels = np.empty((len(files), 3, size, size), dtype=np.uint8)
@@ -92,16 +94,16 @@ def load_folder(
     return Loaded(batch=batch, classes=classes, skipped=tuple(skipped))
 
 
-def _classes(root: Path) -> tuple[str, ...]:
+def _class_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise UnreadableData(f"load_images: {root} is not a folder. Name one with a sub-folder per class.")
-    classes = tuple(sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")))
-    if len(classes) < 2:
+    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+    if len(folders) < 2:
         raise UnreadableData(
-            f"load_images: {root} has {len(classes)} class folder(s){': ' + classes[0] if classes else ''}; "
+            f"load_images: {root} has {len(folders)} class folder(s){': ' + folders[0].name if folders else ''}; "
             "a classifier needs two or more. Name the folder whose sub-folders are the classes."
         )
-    return classes
+    return folders
 
 
 def _files(folder: Path) -> list[Path]:
@@ -112,7 +114,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    return _text(path.relative_to(root).as_posix())
+
+
+def _text(name: str) -> str:
+    """A file name as valid text: bytes that are not UTF-8 are spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _even(files: list[tuple[Path, int]], classes: int, limit: int) -> list[tuple[Path, int]]:
@@ -127,6 +134,8 @@ def _even(files: list[tuple[Path, int]], classes: int, limit: int) -> list[tuple
 def _decode(path: Path, size: int) -> np.ndarray | str:
     """The image as uint8 [3, size, size], or the reason why it cannot be used."""
     try:
+        if not path.is_file():
+            return "not a file, or a link that leads nowhere"
         if path.stat().st_size == 0:
             return "the file is empty"
         with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from heatprint.core.streams import stream
 from heatprint.core.values import Batch
 from heatprint.data import menagerie
 from heatprint.data.folder import Loaded, Skipped, load_folder
-from heatprint.data.splits import split
+from heatprint.data.splits import sample, split
 
 TRAIN_NAMES = ("training_set", "train", "training")
 TEST_NAMES = ("test_set", "test", "val", "validation")
@@ -147,13 +147,19 @@ def _pair(root: Path) -> tuple[Path, Path] | None:
 
 def _one_tree(name: str, loaded: Loaded, train: int | None, test: int | None) -> Dataset:
     rows = split(loaded.batch.ids, {"train": 0.8, "test": 0.2})
-    return Dataset(
-        name=name,
-        classes=loaded.classes,
-        train=loaded.batch.take(rows["train"][:train]),
-        test=loaded.batch.take(rows["test"][:test]),
-        skipped=loaded.skipped,
-    )
+    parts = {part: loaded.batch.take(found) for part, found in rows.items()}
+    parts = {
+        part: whole.take(sample(whole, limit))
+        for (part, whole), limit in zip(parts.items(), (train, test), strict=True)
+    }
+    for part, batch in parts.items():
+        lacking = [kind for label, kind in enumerate(loaded.classes) if not bool((batch.labels == label).any())]
+        if lacking:
+            raise UnreadableData(
+                f"load_dataset: the {part} part of {name} has no image of {', '.join(lacking)}. Add images of that "
+                "class, raise the limit, or lay the images out as training_set/ and test_set/."
+            )
+    return Dataset(name=name, classes=loaded.classes, **parts, skipped=loaded.skipped)
 
 
 def _prefixed(batch: Batch, prefix: str) -> Batch:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
+from heatprint.core.values import Batch
 
 ROLES = ("train", "fit", "calibrate", "test")
 
@@ -40,6 +41,18 @@ def split(ids: Sequence[str], shares: Mapping[str, float], *, salt: str = "") ->
         inside = bisect_right(edges, _unit(salt, name))
         rows[parts[min(inside, len(parts) - 1)]].append(row)  # the last part takes what rounding leaves
     return {part: torch.tensor(found, dtype=torch.long) for part, found in rows.items()}
+
+
+def sample(batch: Batch, count: int | None) -> Tensor:
+    """At most `count` rows, in equal shares of the classes, chosen by hash of id: no seed, no order matters."""
+    if count is None or count >= len(batch):
+        return torch.arange(len(batch))
+    rank = sorted(range(len(batch)), key=lambda row: _unit("sample", batch.ids[row]))
+    labels = batch.labels.tolist()
+    kinds = sorted(set(labels))
+    shares = {kind: count // len(kinds) + (place < count % len(kinds)) for place, kind in enumerate(kinds)}
+    kept = [row for kind in kinds for row in [r for r in rank if labels[r] == kind][: shares[kind]]]
+    return torch.tensor(sorted(kept), dtype=torch.long)
 
 
 def _unit(salt: str, name: str) -> float:

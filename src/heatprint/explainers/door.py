@@ -37,8 +37,13 @@ def explain(
         InvalidInput: Targets do not fit.
         BrokenContract: The relevance has another shape than the input, or is not finite.
     """
-    if target is not None and len(target) != len(batch):
-        raise InvalidInput(f"explain: {len(target)} targets for {len(batch)} images; give one class per image.")
+    side, count = classifier.size, len(classifier.classes)
+    if batch.pixels.shape[2:] != (side, side):
+        raise InvalidInput(f"explain: {classifier.name!r} takes {side}x{side} images. Load them with size={side}.")
+    if target is not None and (len(target) != len(batch) or bool(((target < 0) | (target >= count)).any())):
+        raise InvalidInput(
+            f"explain: {len(target)} targets for {len(batch)} images; give one class per image, 0 to {count - 1}."
+        )
     parts: list[Explained] = []
     for rows in torch.split(torch.arange(len(batch)), max(1, batch_size(classifier) // 4)):
         inputs = classifier.normalise(to_images(batch.pixels[rows].to(classifier.device)))

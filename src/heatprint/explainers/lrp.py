@@ -142,6 +142,8 @@ class _Watch(TorchFunctionMode):
             return self._pass(func, args, kwargs)
         if func in _SUMS:
             return self._sum(*args[:2], **kwargs)
+        if func in _DIFFERENCES and not _carries(args[1]):
+            return self._sum(args[0], -args[1])
         if func in _SCALED:
             return self._scale(func, args, kwargs)
         if func in _AVERAGES:
@@ -308,6 +310,7 @@ _OUT_OF_PLACE: dict[Any, Callable[..., Any]] = {
 _PASSED = {F.relu, torch.relu, torch.relu_, T.relu, T.relu_, F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.dropout,
            F.dropout2d, torch.dropout}  # fmt: skip
 _SUMS = {torch.add, T.add, T.add_, T.__add__, T.__iadd__, T.__radd__}
+_DIFFERENCES = {torch.sub, T.sub, T.sub_, T.__sub__, T.__isub__}  # of a constant only
 _DIVISIONS = {torch.div, T.div, T.div_, T.__truediv__, T.__itruediv__}
 _SCALED = {torch.mul, T.mul, T.mul_, T.__mul__, T.__imul__, T.__rmul__, torch.neg, T.neg, T.__neg__, *_DIVISIONS}
 _AVERAGES = {F.avg_pool2d, F.adaptive_avg_pool2d, torch.mean, T.mean}
@@ -315,4 +318,4 @@ _RESHAPES = {torch.flatten, T.flatten, T.reshape, torch.reshape, T.view, T.permu
              torch.squeeze, T.squeeze, torch.unsqueeze, T.unsqueeze, T.transpose, torch.transpose}  # fmt: skip
 _BY_GRADIENT = {*_RESHAPES, F.max_pool2d, torch.max_pool2d, F.adaptive_max_pool2d, torch.cat, T.clone, torch.clone,
                 T.__getitem__, torch.chunk, T.chunk, torch.split, T.split, F.pad, T.expand, T.to}  # fmt: skip
-_ALL = {*_KERNELS, *_PASSED, *_SUMS, *_SCALED, *_AVERAGES, *_BY_GRADIENT}
+_ALL = {*_KERNELS, *_PASSED, *_SUMS, *_DIFFERENCES, *_SCALED, *_AVERAGES, *_BY_GRADIENT}

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heatprint.core.errors import InvalidInput
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
@@ -25,6 +27,14 @@ class Augmentation:
     crop_ratio: tuple[float, float] = (0.75, 4 / 3)
     flip: bool = True
     jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        (small, large), (narrow, wide) = self.crop_scale, self.crop_ratio
+        if not (0 < small <= large <= 1 and 0 < narrow <= wide < 100 and 0 <= self.jitter < 1):
+            raise InvalidInput(
+                f"Augmentation: crop_scale = {self.crop_scale} must be two shares in (0, 1], crop_ratio = "
+                f"{self.crop_ratio} two positive ratios, smaller first, jitter = {self.jitter} in [0, 1)."
+            )
 
 
 def augmented(images: Tensor, size: int, how: Augmentation, rng: np.random.Generator) -> Tensor:

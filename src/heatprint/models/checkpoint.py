@@ -96,11 +96,14 @@ def _from_folder(folder: Path, name: str | None) -> Classifier:
         card = json.loads((folder / CARD).read_bytes())
         network = build(card["architecture"], classes=len(card["classes"]), size=card["size"])
         fields = {key: card[key] for key in ("classes", "size", "mean", "std", "architecture")}
+        expected, called = card["digest"], card["name"]
+        if not isinstance(card["size"], int) or not all(isinstance(v, float) for v in card["mean"] + card["std"]):
+            raise TypeError("size, mean and std must be numbers")
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableData(f"load: {folder / CARD} is damaged ({error}). Save the model again.") from error
     _fill(network, _read(folder / WEIGHTS), str(folder / WEIGHTS))
-    loaded = wrap(network, **fields, name=name or card["name"])
-    if loaded.digest != card["digest"]:
+    loaded = wrap(network, **fields, name=name or called)
+    if loaded.digest != expected:
         raise UnreadableData(f"load: {folder / WEIGHTS} is not what its card describes. Save the model again.")
     return loaded
 

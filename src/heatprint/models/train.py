@@ -59,11 +59,18 @@ class Training:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.batch < 2 or not self.stages or any(e < 1 or s < 8 for e, s in self.stages) or self.lr <= 0:
+        if self.batch < 2 or not self.stages or any(e < 1 or s < 8 for e, s in self.stages):
             raise InvalidInput(
-                f"Training: batch = {self.batch} must be 2 or more, lr = {self.lr} positive, and stages = "
-                f"{self.stages} pairs (epochs >= 1, size >= 8)."
+                f"Training: batch = {self.batch} must be 2 or more, and stages = {self.stages} pairs "
+                "(epochs >= 1, size >= 8)."
             )
+        if not 0 < self.lr < math.inf:
+            raise InvalidInput(f"Training: lr = {self.lr} must be positive and finite.")
+        for name, top in (("decay", 1), ("momentum", 1), ("weight_decay", 1), ("warm_up", 1), ("label_smoothing", 1)):
+            if not 0 <= getattr(self, name) < top:
+                raise InvalidInput(f"Training: {name} = {getattr(self, name)} must be 0 or more and below {top}.")
+        if not 0 <= self.clip < math.inf:
+            raise InvalidInput(f"Training: clip = {self.clip} must be 0 (no clipping) or a positive number.")
 
 
 PAPER = Training(
@@ -146,6 +153,7 @@ def _epoch(
     network.train()
     rng = stream(seed, "train", counter=epoch)
     device = classifier.device
+    narrow = device.type == "cuda" and torch.cuda.is_bf16_supported()
     order = torch.from_numpy(rng.permutation(len(data)))
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
     for step, rows in enumerate(torch.split(order, training.batch)):
@@ -156,7 +164,7 @@ def _epoch(
             group["lr"] = rate
         pixels, labels = data.pixels[rows].to(device), data.labels[rows].to(device)
         inputs = classifier.normalise(augmented(to_images(pixels), plan[epoch], training.augmentation, rng))
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=narrow):
             logits = network(inputs)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)
         optimiser.zero_grad(set_to_none=True)

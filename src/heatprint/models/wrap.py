@@ -98,7 +98,7 @@ def _probe(network: nn.Module, size: int) -> Tensor:
     try:
         with torch.no_grad():
             outputs = network(images)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise ModelMismatch(
             f"wrap: the network cannot take images of {size}x{size} pixels ({error}). Name its input size: size=..."
         ) from error

@@ -62,6 +62,17 @@ def names() -> list[str]:
     return sorted(OWN)
 
 
+def check(architecture: str) -> None:
+    """Refuse a name that `build` would not know, without building anything.
+
+    Raises:
+        UnknownName: With the nearest name.
+    """
+    kind, _, name = architecture.partition(":")
+    if architecture not in OWN and not (kind in ("torchvision", "timm") and name):
+        raise UnknownName("models: the architecture", architecture, [*OWN, "torchvision:NAME", "timm:NAME"])
+
+
 def build(architecture: str, *, classes: int, size: int, seed: int = 0) -> nn.Module:
     """A network with fresh weights that depend on `seed` alone.
 
@@ -75,28 +86,28 @@ def build(architecture: str, *, classes: int, size: int, seed: int = 0) -> nn.Mo
         UnknownName: No such architecture.
         MissingExtra: timm is asked for and not installed.
     """
+    check(architecture)
     kind, _, name = architecture.partition(":")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if architecture in OWN:
             return OWN[architecture](classes, size)
-        if kind == "torchvision" and name:
+        if kind == "torchvision":
             import torchvision
 
-            if name not in torchvision.models.list_models(module=torchvision.models):
-                raise UnknownName("build: torchvision has no model", name, torchvision.models.list_models())
+            known = torchvision.models.list_models(module=torchvision.models)
+            if name not in known:
+                raise UnknownName("models: the torchvision model", name, known)
             network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
             return network
-        if kind == "timm" and name:
-            try:
-                import timm
-            except ImportError as error:
-                raise MissingExtra("timm", "hub", f"build: {architecture!r}") from error
-            if name not in timm.list_models():
-                raise UnknownName("build: timm has no model", name, timm.list_models())
-            made: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
-            return made
-    raise UnknownName("build: the architecture", architecture, [*OWN, "torchvision:NAME", "timm:NAME"])
+        try:
+            import timm
+        except ImportError as error:
+            raise MissingExtra("timm", "hub", f"build: {architecture!r}") from error
+        if name not in timm.list_models():
+            raise UnknownName("models: the timm model", name, timm.list_models())
+        made: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
+        return made
 
 
 def _he(network: nn.Module) -> nn.Module:

@@ -118,4 +118,6 @@ def _setting(value: Any) -> str:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"

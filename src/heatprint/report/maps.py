@@ -103,12 +103,14 @@ def _by_class(run: Run) -> Plot:
 
 def _one_class(run: Run, name: str, number: int, attack: str | None) -> Plot:
     """One class: which of its clean images fell to the attack, and where their attacked copies lie."""
-    success, predicted = run.points["success"], run.points["predicted"]
+    ids, predicted = run.points["id"], run.points["predicted"]
+    copies = _select(run, label=name, kind=attack) if attack else []
+    flipped = {ids[row] for row in copies}
     own = _select(run, label=name, kind="clean")
     others = [row for other in run.classes if other != name for row in _select(run, label=other, kind="clean")]
-    fell = [row for row in own if success[row]]
-    held = [row for row in own if not success[row] and predicted[row] == name]
-    wrong = [row for row in own if not success[row] and predicted[row] != name]
+    fell = [row for row in own if ids[row] in flipped]
+    held = [row for row in own if ids[row] not in flipped and predicted[row] == name]
+    wrong = [row for row in own if ids[row] not in flipped and predicted[row] != name]
     title = run.attack_title(attack) if attack else "the attack"
     traces = [
         _trace("clean, other classes", others, "faint", "circle"),
@@ -117,7 +119,7 @@ def _one_class(run: Run, name: str, number: int, attack: str | None) -> Plot:
         _trace(f"clean {name}, wrong before", wrong, "wrong-before", "square-open"),
     ]
     if attack:
-        traces.append(_trace(f"{title} copies", _select(run, label=name, kind=attack), "copy", "x"))
+        traces.append(_trace(f"{title} copies", copies, "copy", "x"))
     for other in sorted(set(run.points["kind"]) - {"clean", attack}):
         rows = _select(run, label=name, kind=other)
         traces.append(_trace(f"{run.attack_title(other)} copies", rows, "other", "cross", hidden=True))

@@ -58,13 +58,16 @@ def sign(classifier: Classifier, batch: Batch, method: Signer, *, progress: Prog
     return Signatures(ids=batch.ids, vectors=np.concatenate(parts))
 
 
-def embed(vectors: np.ndarray, method: Embedder) -> np.ndarray:
-    """Places of vectors [N, D] in the plane, float64 [N, 2]: clean and attacked ones must be fitted together.
+def embed(signatures: Signatures | np.ndarray, method: Embedder) -> np.ndarray:
+    """Places in the plane, float64 [N, 2], of signatures or vectors [N, D].
+
+    Clean and attacked ones must be fitted together: two maps have no common axes.
 
     Raises:
         InvalidInput: Fewer than four vectors, or values that are not finite.
         BrokenContract: The embedder returned another shape.
     """
+    vectors = signatures.vectors if isinstance(signatures, Signatures) else signatures
     if vectors.ndim != 2 or len(vectors) < 4 or not np.isfinite(vectors).all():
         raise InvalidInput(f"embed: at least four finite vectors [N, D] are needed, got {list(vectors.shape)}.")
     points = method.embed(vectors)

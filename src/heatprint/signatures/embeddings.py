@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class UMAP:
 
     neighbours: int = 15
     min_dist: float = 0.1
-    metric: str = "euclidean"
+    metric: Literal["euclidean", "manhattan", "chebyshev", "cosine", "correlation"] = "euclidean"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from heatprint.report import report
 from heatprint.study.progress import SILENT, Watch
 from heatprint.study.recipe import Recipe
 from heatprint.study.results import metrics, run_card
-from heatprint.study.steps import Lab
+from heatprint.study.steps import Lab, same_study
 
 
 def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
@@ -27,10 +27,11 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
         The path of the report.
 
     Raises:
-        StoreError: Another process is writing to the folder, or it is not a run folder.
+        StoreError: Another process is writing to the folder, or it holds something else.
     """
     store = Store(Path(out))
     with store.writing():
+        same_study(store, recipe)
         lab = Lab(recipe, store, watch)
         data = lab.load()
         clear = lab.train(data)

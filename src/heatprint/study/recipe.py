@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from heatprint.attacks import ATTACKS
 from heatprint.core.errors import HeatprintError, InvalidInput, UnknownName
@@ -15,6 +15,7 @@ from heatprint.core.protocols import Attack, Embedder, Explainer, Signer
 from heatprint.core.registry import validated
 from heatprint.defences.retrain import FINE_TUNE
 from heatprint.explainers import EXPLAINERS
+from heatprint.models import zoo
 from heatprint.models.train import Training
 from heatprint.signatures import EMBEDDERS, SIGNERS
 from heatprint.study.lines import line_of
@@ -130,9 +131,17 @@ class Recipe(_Table):
     retraining: RetrainingTable = RetrainingTable()
     examples: int = Field(3, ge=1, le=20)
 
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        zoo.check(name)
+        return name
+
     @model_validator(mode="after")
     def _valid(self) -> Recipe:
         names = [a.name for a in (*self.attacks, self.strong)]
+        if "clean" in names:
+            raise ValueError("'clean' is what the unattacked images are called; give the attack another name")
         if len(set(names)) != len(names):
             raise ValueError(f"attack names must differ, got {', '.join(names)}")
         if any(not n.replace("-", "").replace("_", "").isalnum() for n in names):

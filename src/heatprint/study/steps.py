@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,19 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from heatprint.attacks import attack
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
-from heatprint.core.errors import HeatprintError
+from heatprint.core.errors import HeatprintError, InvalidInput, StoreError
 from heatprint.core.protocols import Progress
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Attacked, Batch, PlanLine
 from heatprint.data.sources import Dataset, load_dataset
+from heatprint.data.splits import sample
 from heatprint.defences import defend
 from heatprint.defences.retrain import Retrain
 from heatprint.evaluation import Arm, evaluate
+from heatprint.explainers import explain
 from heatprint.models import load, save, train
 from heatprint.models.checkpoint import CARD
 from heatprint.models.predict import predict
@@ -45,8 +45,7 @@ class Lab:
 
     def __init__(self, recipe: Recipe, store: Store, watch: Watch) -> None:
         self._recipe, self._store, self._watch = recipe, store, watch
-        wanted = recipe.device
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
+        self.device = _device(recipe.device)
         torch.backends.cudnn.deterministic = True  # equal seeds must give equal numbers
 
     def write(self, name: str, value: Any) -> None:
@@ -71,6 +70,7 @@ class Lab:
         recipe = self._recipe
         fresh = load(recipe.architecture, classes=data.classes, size=recipe.data.size, seed=recipe.seed)
         fresh = fresh.named("clear").to(self.device)
+        rehearse(fresh, recipe)
         key = digest(VERSION, fresh.digest, recipe.training, recipe.seed, *_identity(data.train))
 
         def make(progress: Progress) -> Trained:
@@ -219,16 +219,49 @@ class Lab:
             return load(folder, name=name).to(self.device)
 
 
-def sample(batch: Batch, count: int | None) -> Tensor:
-    """At most `count` rows, in equal shares of the classes, chosen by hash of id: no seed, no order matters."""
-    if count is None or count >= len(batch):
-        return torch.arange(len(batch))
-    rank = sorted(range(len(batch)), key=lambda row: hashlib.blake2b(batch.ids[row].encode()).digest())
-    labels = batch.labels.tolist()
-    kinds = sorted(set(labels))
-    shares = {kind: count // len(kinds) + (place < count % len(kinds)) for place, kind in enumerate(kinds)}
-    kept = [row for kind in kinds for row in [r for r in rank if labels[r] == kind][: shares[kind]]]
-    return torch.tensor(sorted(kept), dtype=torch.long)
+def rehearse(classifier: Classifier, recipe: Recipe) -> None:
+    """Meet on one grey image what would otherwise end the study after an hour: sizes, rules, layers.
+
+    Raises:
+        InvalidInput: The network cannot take images of a training stage's size, or there is no such layer.
+        Unsupported: The explainer has no rule for one of its operations.
+    """
+    stages = {size for t in (recipe.training, recipe.retraining.training) for _, size in t.stages}
+    for size in sorted(stages):
+        try:
+            with torch.no_grad():
+                classifier.network(torch.zeros(2, 3, size, size, device=classifier.device))
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidInput(
+                f"training: stages has size {size}, which {recipe.architecture} for images of {recipe.data.size} "
+                f"pixels cannot take ({error}). Write {recipe.data.size}."
+            ) from error
+    pixels = torch.full((1, 3, recipe.data.size, recipe.data.size), 128, dtype=torch.uint8)
+    grey = Batch(ids=("grey",), pixels=pixels, labels=torch.zeros(1, dtype=torch.long))
+    explain(classifier, grey, recipe.explainer.make())
+    sign(classifier, grey, recipe.map.signer())
+
+
+def same_study(store: Store, recipe: Recipe) -> None:
+    """Refuse a folder that holds another study; where the images lie and on what device may differ.
+
+    Raises:
+        StoreError: The folder was begun with another recipe or seed.
+    """
+    path = store.root / "recipe.json"
+    whole = recipe.model_dump(mode="json", exclude={"device": True, "data": {"source"}})
+    if path.exists() and json.loads(path.read_bytes()) != json.loads(json.dumps(whole)):
+        raise StoreError(
+            f"study: {store.root} holds a study of another recipe or seed, which would be overwritten. "
+            "Name another folder, or delete this one."
+        )
+    write_json(path, whole)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InvalidInput("study: device = 'cuda', but torch sees no GPU here. Write 'auto' or 'cpu'.")
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
 
 
 def _identity(batch: Batch) -> tuple[Any, ...]:
@@ -239,7 +272,7 @@ def _holds(folder: Path, key: str) -> bool:
     try:
         card = json.loads((folder / CARD).read_bytes())
         return bool(card["notes"]["key"] == key) and bool(load(folder))
-    except (OSError, ValueError, KeyError, HeatprintError):
+    except (OSError, ValueError, KeyError, TypeError, HeatprintError):
         return False  # missing, torn or altered: train again
 
 
