@@ -533,4 +533,4 @@ def test_torch_is_not_woken(run: Path) -> None:
         f"report(Path({str(run)!r})); "
         "sys.exit('torch' in sys.modules or 'torchvision' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -99,8 +99,9 @@ def _class_folders(root: Path) -> list[Path]:
         raise UnreadableData(f"load_images: {root} is not a folder. Name one with a sub-folder per class.")
     folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
     if len(folders) < 2:
+        found = ": " + _text(folders[0].name) if folders else ""
         raise UnreadableData(
-            f"load_images: {root} has {len(folders)} class folder(s){': ' + folders[0].name if folders else ''}; "
+            f"load_images: {root} has {len(folders)} class folder(s){found}; "
             "a classifier needs two or more. Name the folder whose sub-folders are the classes."
         )
     return folders

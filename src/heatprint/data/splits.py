@@ -47,7 +47,7 @@ def sample(batch: Batch, count: int | None) -> Tensor:
     """At most `count` rows, in equal shares of the classes, chosen by hash of id: no seed, no order matters."""
     if count is None or count >= len(batch):
         return torch.arange(len(batch))
-    rank = sorted(range(len(batch)), key=lambda row: _unit("sample", batch.ids[row]))
+    rank = sorted(range(len(batch)), key=lambda row: hashlib.blake2b(batch.ids[row].encode()).digest())
     labels = batch.labels.tolist()
     kinds = sorted(set(labels))
     shares = {kind: count // len(kinds) + (place < count % len(kinds)) for place, kind in enumerate(kinds)}
