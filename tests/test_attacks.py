@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from heatprint.attacks import ATTACKS, attack, make
-from heatprint.attacks.access import ScoreAccess, WhiteBox
+from heatprint.attacks.access import LabelAccess, NoAccess, ScoreAccess, WhiteBox
 from heatprint.attacks.fgsm import first_true
 from heatprint.core.errors import BrokenContract, InvalidInput
 from heatprint.core.goals import untargeted
@@ -168,13 +168,24 @@ def test_batch_size_and_order_leave_outcomes_alone(monkeypatch, small):
 
 def test_black_box_attacks_get_no_gradient(small):
     batch = labelled_batch(small, 2)
-    access = ScoreAccess(small, untargeted(batch.labels))
-    with pytest.raises(BrokenContract, match="asked for a gradient"):
-        access.gradient(batch.images, torch.arange(2), "margin")
-    assert not access.logits(batch.images.requires_grad_(True), torch.arange(2)).requires_grad
-    white = WhiteBox(small, untargeted(batch.labels))
-    white.gradient(batch.images, torch.tensor([0, 1]), "margin")
-    assert white.backwards.tolist() == white.forwards.tolist() == [1, 1]
+    goal, images, rows = untargeted(batch.labels), batch.images, torch.arange(2)
+    access = ScoreAccess(small, goal, images)
+    for question in (access.gradient, access.jacobian):
+        with pytest.raises(BrokenContract, match="asked for a gradient"):
+            question(images, rows, *(["margin"] if question == access.gradient else []))
+    assert not access.logits(images.clone().requires_grad_(True), rows).requires_grad
+    label = LabelAccess(small, goal, images)
+    assert label.reached(images, rows).tolist() == [False, False]
+    with pytest.raises(BrokenContract, match="asked for scores"):
+        label.logits(images, rows)
+    with pytest.raises(BrokenContract, match="asked for a label"):
+        NoAccess(small, goal, images).reached(images, rows)
+    white = WhiteBox(small, goal, images)
+    white.gradient(images, rows, "margin")
+    assert white.ledger.backwards.tolist() == white.ledger.forwards.tolist() == [1, 1]
+    white.jacobian(images, rows)
+    assert white.ledger.backwards.tolist() == [4, 4]
+    assert white.ledger.forwards.tolist() == [2, 2]
 
 
 class Liar:

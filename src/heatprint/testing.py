@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from heatprint.attacks import attack
+from heatprint.attacks.ledger import Budget
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import BrokenContract
 from heatprint.core.lattice import whole_levels
@@ -99,20 +100,36 @@ def check_attack(method: Attack, classifier: Classifier | None = None) -> None:
     _require(not first.forwards[:2].any(), method, "spends no query on skipped images")
     again = attack(victim, batch, method, seed=3)
     _require(torch.equal(first.adversarial.pixels, again.adversarial.pixels), method, "repeats itself with equal seeds")
-    order = torch.tensor([5, 7, 3, 2])
-    alone = attack(victim, batch.take(order), method, seed=3)
-    same = (alone.adversarial.pixels == first.adversarial.pixels[order]).flatten(1).float().mean()
-    _require(same > 0.99, method, "gives an image the same result in another batch and order")
+    if method.taxonomy.scope == "image":
+        order = torch.tensor([5, 7, 3, 2])
+        alone = attack(victim, batch.take(order), method, seed=3)
+        same = (alone.adversarial.pixels == first.adversarial.pixels[order]).flatten(1).float().mean()
+        _require(same > 0.99, method, "gives an image the same result in another batch and order")
+    _check_queries(method, victim, batch, first)
     _check_budget(method, first)
+
+
+def _check_queries(method: Attack, victim: Classifier, batch: Batch, first: Attacked) -> None:
+    """A hard budget holds, and whoever spent nothing changed nothing it would have had to learn."""
+    limit = 5
+    short = attack(victim, batch, method, seed=3, budget=Budget(forwards=limit))
+    _require(int(short.forwards.max()) <= limit, method, f"stays within a budget of {limit} queries an image")
+    spent = int(first.forwards.max())
+    _require(int(first.first_hit.max()) <= spent, method, "reports a first success among the queries it made")
+    if method.taxonomy.knowledge != "white box":
+        _require(not first.backwards.any(), method, "asks for no gradient")
+    _require(bool(first.adversarial.pixels[2:].ne(batch.pixels[2:]).any()), method, "keeps failed attempts")
 
 
 def _check_budget(method: Attack, attacked: Attacked) -> None:
     eps = getattr(method, "eps", None)
     if eps is None:
         return
-    if method.taxonomy.norm == "linf":
-        levels = whole_levels(eps)
-        _require(int(attacked.distance.linf.max()) <= levels, method, f"stays within {levels} levels")
+    norm = method.taxonomy.norm
+    radius = whole_levels(eps) if norm == "linf" else eps
+    _require(
+        float(getattr(attacked.distance, norm).max()) <= radius + 1e-6, method, f"stays within {radius:g} in {norm}"
+    )
     victim = small_classifier()
     batch = labelled_batch(victim)
     nothing = attack(victim, batch, replace(method, eps=0.0))  # type: ignore[type-var]

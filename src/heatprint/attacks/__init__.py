@@ -7,6 +7,8 @@ from heatprint.core.registry import Registry
 ATTACKS: Registry[Attack] = Registry(
     "attacks",
     {
+        "bim": "heatprint.attacks.bim:BIM",
+        "ddn": "heatprint.attacks.ddn:DDN",
         "fgsm": "heatprint.attacks.fgsm:FGSM",
         "noise": "heatprint.attacks.noise:Noise",
         "one-pixel": "heatprint.attacks.one_pixel:OnePixel",

@@ -1,77 +1,207 @@
 """What an attack may see of the classifier. Every question is counted, per image.
 
-A black-box attack gets a handle that has no gradients to give, so a threat model cannot be left by accident.
+Each level of knowledge is a handle of its own: a black-box attack holds one that has no gradients to give, so a
+threat model cannot be left by accident.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NoReturn
+
 import torch
 from torch import Tensor
 
+from heatprint.attacks.ledger import UNLIMITED, Budget, Ledger
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import BrokenContract
 from heatprint.core.goals import Goal
+from heatprint.core.protocols import Loss
 from heatprint.models.predict import batch_size
 
+LOSSES: dict[str, Loss] = {
+    "margin": lambda logits, goal: goal.margin(logits),
+    "cross_entropy": lambda logits, goal: goal.cross_entropy(logits),
+}
 
-class ScoreAccess:
-    """Logits only.
+
+class NoAccess:
+    """Nothing at all, for controls; the root of the handles, which each allow one thing more.
+
+    Args:
+        classifier: The victim.
+        goal: What the attack is after, one row per attacked image.
+        images: The attacked images, float32 [N, 3, H, W] in [0, 1].
+        budget: The most that may be asked about each.
+        told: Called after every question.
 
     Attributes:
-        forwards: int64 [N], images sent through the network per attacked image.
-        backwards: int64 [N], gradients asked for per attacked image.
+        ledger: Counts per attacked image.
         batch: Images per call that suit the device.
         device: Where the classifier lives.
+        classes: Number of classes K.
     """
 
-    def __init__(self, classifier: Classifier, goal: Goal) -> None:
+    knowledge = "none"
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        goal: Goal,
+        images: Tensor,
+        *,
+        budget: Budget = UNLIMITED,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
         self._classifier = classifier
         self._goal = goal
-        count = len(goal.labels)
-        self.forwards = torch.zeros(count, dtype=torch.long)
-        self.backwards = torch.zeros(count, dtype=torch.long)
+        self._images = images
+        self._told = told
+        self.ledger = Ledger(len(goal.labels), budget)
         self.batch = batch_size(classifier)
         self.device = classifier.device
+        self.classes = len(classifier.classes)
 
-    @torch.no_grad()
+    def reached(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Refused: this handle answers nothing."""
+        self._refuse("a label", "label")
+
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Logits [M, K] of images [M, 3, H, W] in [0, 1]; row i belongs to attacked image ``rows[i]``."""
-        self._count(self.forwards, rows)
-        return self._classifier(images).float()
+        """Refused: this handle has no scores to give."""
+        self._refuse("scores", "score")
 
-    def gradient(self, images: Tensor, rows: Tensor, loss: str) -> tuple[Tensor, Tensor]:
-        """Refused: this handle has no gradients.
+    def recoloured(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        """Refused: this handle has no scores to give."""
+        self._refuse("scores", "score")
 
-        Raises:
-            BrokenContract: Always.
-        """
-        del images, rows, loss
+    def gradient(self, images: Tensor, rows: Tensor, loss: str | Loss) -> tuple[Tensor, Tensor]:
+        """Refused: this handle has no gradients to give."""
+        self._refuse("a gradient", "white box")
+
+    def jacobian(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Refused: this handle has no gradients to give."""
+        self._refuse("a gradient", "white box")
+
+    def _refuse(self, what: str, knowledge: str) -> NoReturn:
         raise BrokenContract(
-            "attack: a black-box attack asked for a gradient. Declare knowledge='white box' in its taxonomy."
+            f"attack: an attack of knowledge {self.knowledge!r} asked for {what}. "
+            f"Declare knowledge={knowledge!r} in its taxonomy."
         )
 
-    @staticmethod
-    def _count(ledger: Tensor, rows: Tensor) -> None:
+    @torch.no_grad()
+    def _ask(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Logits of what the budget allows; the clean image's for the rest."""
+        return self._answer(rows, self.ledger.admit(rows), lambda some: self._classifier(_of(images, some)).float())
+
+    def _answer(self, rows: Tensor, allowed: Tensor | None, ask: Callable[[Tensor | None], Tensor]) -> Tensor:
+        """Evaluate the allowed questions, note hits, and fill in what was not allowed."""
+        if allowed is None:
+            logits = ask(None)
+            self._note(rows, logits)
+            return logits
+        asked = allowed.nonzero().squeeze(1)
+        logits = self._clean(rows)
+        if len(asked):
+            logits[asked.to(logits.device)] = ask(asked)
+            self._note(rows[asked], logits[asked.to(logits.device)])
+        return logits
+
+    def _note(self, rows: Tensor, logits: Tensor) -> None:
+        self.ledger.hits(rows, self._goal.take(rows).to(logits.device).reached(logits.detach()))
+        self._told()
+
+    @torch.no_grad()
+    def _clean(self, rows: Tensor) -> Tensor:
+        """Logits of the attacked images as they were: known before the attack, so not counted."""
         rows = rows.cpu()
-        ledger.index_add_(0, rows, torch.ones_like(rows))
+        out = torch.empty((len(rows), self.classes), device=self.device)
+        for part in torch.split(torch.arange(len(rows)), self.batch):
+            out[part.to(self.device)] = self._classifier(self._images[rows[part]].to(self.device)).float()
+        return out
+
+
+class LabelAccess(NoAccess):
+    """Whether the goal is reached, and nothing else."""
+
+    knowledge = "label"
+
+    def reached(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Whether images [M, 3, H, W] in [0, 1] reach the goal, bool [M]; row i belongs to image ``rows[i]``."""
+        logits = self._ask(images, rows)
+        return self._goal.take(rows).to(logits.device).reached(logits)
+
+
+class ScoreAccess(LabelAccess):
+    """Logits, but no gradients."""
+
+    knowledge = "score"
+
+    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Logits [M, K] of images [M, 3, H, W] in [0, 1]; row i belongs to attacked image ``rows[i]``."""
+        return self._ask(images, rows)
+
+    @torch.no_grad()
+    def recoloured(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        """See `heatprint.core.protocols.Access`."""
+
+        def ask(some: Tensor | None) -> Tensor:
+            which = rows if some is None else rows[some]
+            return self._classifier(self._painted(which, _of(places, some), _of(colours, some))).float()
+
+        return self._answer(rows, self.ledger.admit(rows), ask)
+
+    def _painted(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        """The recoloured images themselves, [M, 3, H, W], pixel by pixel in memory: channels-last for free."""
+        tried = self._images.permute(0, 2, 3, 1)[rows.cpu()].to(self.device)
+        index = torch.arange(len(rows), device=self.device)
+        places, colours = places.to(self.device), colours.to(self.device)
+        for pixel in range(places.shape[1]):  # in order, so that of two edits of one pixel the last one counts
+            tried[index, places[:, pixel, 0], places[:, pixel, 1]] = colours[:, pixel]
+        return tried.permute(0, 3, 1, 2)
 
 
 class WhiteBox(ScoreAccess):
-    """Logits and gradients of the goal's loss."""
+    """Logits and gradients."""
 
-    def gradient(self, images: Tensor, rows: Tensor, loss: str) -> tuple[Tensor, Tensor]:
-        """Gradient [M, 3, H, W] of the goal's loss, and the logits [M, K] of the same pass.
+    knowledge = "white box"
 
-        Args:
-            images: Images [M, 3, H, W] in [0, 1].
-            rows: The attacked image each belongs to, [M].
-            loss: ``"cross_entropy"`` or ``"margin"``; both are to be raised.
-        """
-        self._count(self.forwards, rows)
-        self._count(self.backwards, rows)
-        goal = self._goal.take(rows).to(images.device)
-        leaf = images.detach().clone().requires_grad_(True)
-        logits = self._classifier(leaf)
-        value = goal.margin(logits) if loss == "margin" else goal.cross_entropy(logits)
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        return gradient, logits.detach().float()
+    def gradient(self, images: Tensor, rows: Tensor, loss: str | Loss) -> tuple[Tensor, Tensor]:
+        """See `heatprint.core.protocols.Access`."""
+        value = LOSSES[loss] if isinstance(loss, str) else loss
+        gradients, logits = self._derive(images, rows, 1, lambda logits, goal: value(logits, goal)[None])
+        return gradients[:, 0], logits
+
+    def jacobian(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """See `heatprint.core.protocols.Access`."""
+        return self._derive(images, rows, self.classes, lambda logits, goal: logits.T)
+
+    def _derive(self, images: Tensor, rows: Tensor, count: int, values: Loss) -> tuple[Tensor, Tensor]:
+        """Gradients [M, count, 3, H, W] of `count` values [count, M] of each image, and the logits."""
+        shape = (len(images), count, *images.shape[1:])
+        gradients = torch.zeros(shape, device=images.device, dtype=images.dtype)
+
+        def ask(some: Tensor | None) -> Tensor:
+            where = rows if some is None else rows[some]
+            leaf = _of(images, some).detach().clone().requires_grad_(True)
+            with torch.enable_grad():
+                logits = self._classifier(leaf)
+                lines = values(logits, self._goal.take(where).to(images.device))
+            for number in range(count):
+                (line,) = torch.autograd.grad(lines[number].sum(), leaf, retain_graph=number < count - 1)
+                gradients[slice(None) if some is None else some.to(images.device), number] = line
+            return logits.detach().float()
+
+        logits = self._answer(rows, self.ledger.admit(rows, backwards=count), ask)
+        return gradients, logits
+
+
+HANDLES: dict[str, type[NoAccess]] = {
+    "none": NoAccess,
+    "label": LabelAccess,
+    "score": ScoreAccess,
+    "white box": WhiteBox,
+}
+
+
+def _of(values: Tensor, some: Tensor | None) -> Tensor:
+    return values if some is None else values[some.to(values.device)]

@@ -9,17 +9,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from heatprint.attacks.access import ScoreAccess, WhiteBox
+from heatprint.attacks.access import HANDLES
+from heatprint.attacks.ledger import UNLIMITED, Budget, Clock, Ledger
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
 from heatprint.core.errors import BrokenContract, InvalidInput
-from heatprint.core.goals import targeted, untargeted
+from heatprint.core.goals import FLIP, Criterion, Goal, targeted, untargeted
 from heatprint.core.lattice import decode_pngs, encode_pngs, to_pixels
 from heatprint.core.norms import distances
 from heatprint.core.protocols import Attack, Progress, silent
 from heatprint.core.streams import Streams
 from heatprint.core.values import Attacked, Batch, Perturbed
 from heatprint.models.predict import predict
+
+STREAM = 1024  # images held as floats at one time
 
 
 def attack(
@@ -28,64 +31,124 @@ def attack(
     method: Attack,
     *,
     targets: Tensor | None = None,
+    criterion: Criterion = FLIP,
+    budget: Budget = UNLIMITED,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Attacked:
     """Attack the images a classifier gets right.
+
+    Images go through the attack in streams of 1024, so that memory stays bounded however many there are.
 
     Args:
         classifier: The victim; bit-identical afterwards.
         batch: Images and true labels; nothing is written into them.
         method: An attack, e.g. ``attacks.make("fgsm")``.
         targets: Classes to reach, int64 [N]; without them any wrong class counts.
+        criterion: How sure of its mistake the classifier must be for a success.
+        budget: The most queries the attack may spend on an image.
         seed: With the image ids it decides every random number the attack draws.
-        progress: Told how far it is.
+        progress: Told how far it is; the note is a `heatprint.attacks.ledger.Tally`.
 
     Returns:
         One row per image, in order; images misclassified before are returned unchanged and marked `skipped`.
 
     Raises:
         InvalidInput: Image size, labels or targets do not fit the classifier.
-        BrokenContract: The attack returned something other than images in [0, 1].
+        BrokenContract: The attack returned something other than images in [0, 1], or asked for what it may not see.
     """
     _check(classifier, batch, method, targets)
-    labels = batch.labels
     clean_logits = predict(classifier, batch.pixels)
-    skipped = clean_logits.argmax(1) != labels
-    rows = (~skipped).nonzero().squeeze(1)
-    victims = batch.take(rows)
-    goal = untargeted(victims.labels) if targets is None else targeted(victims.labels, targets[rows])
-    handle = (WhiteBox if method.taxonomy.knowledge == "white box" else ScoreAccess)(classifier, goal)
-    purpose = f"attack:{digest(method, targets is not None)}"
-    made = Perturbed(images=victims.images, step=torch.full((len(victims),), -1))
-    if len(victims):
-        made = method.perturb(
-            handle,
-            victims.images,
-            goal,
-            streams=Streams(seed=seed, purpose=purpose, ids=victims.ids),
-            progress=progress,
+    skipped = clean_logits.argmax(1) != batch.labels
+    victims = (~skipped).nonzero().squeeze(1)
+    judged = _Judged(batch, clean_logits)
+    clock = Clock(len(victims))
+    stream = STREAM if method.taxonomy.scope == "image" else max(len(victims), 1)
+    for rows in torch.split(victims, stream) if len(victims) else ():
+        some = batch.take(rows)
+        goal = (
+            untargeted(some.labels, criterion) if targets is None else targeted(some.labels, targets[rows], criterion)
         )
-    _check_result(method, made, len(victims), victims.pixels.shape)
-    pixels = batch.pixels.clone()
-    pixels[rows] = _saved_and_read(to_pixels(made.images.cpu()))
-    logits = clean_logits.clone()
-    logits[rows] = predict(classifier, pixels[rows])
-    success = torch.zeros(len(batch), dtype=torch.bool)
-    success[rows] = goal.reached(logits[rows])
+        made, ledger = _run(classifier, some, method, goal, budget, seed, clock, progress)
+        judged.add(rows, made, ledger, classifier, goal)
     return Attacked(
         clean=batch,
-        adversarial=batch.with_pixels(pixels),
-        success=success,
+        adversarial=batch.with_pixels(judged.pixels),
         skipped=skipped,
-        step=_spread(made.step.cpu(), rows, len(batch), -1),
-        distance=distances(batch.pixels, pixels),
-        forwards=_spread(handle.forwards, rows, len(batch), 0),
-        backwards=_spread(handle.backwards, rows, len(batch), 0),
+        distance=distances(batch.pixels, judged.pixels),
         clean_logits=clean_logits,
-        logits=logits,
-        trace={name: _spread(value.cpu(), rows, len(batch), 0) for name, value in made.trace.items()},
+        logits=judged.logits,
+        trace=judged.trace,
+        **judged.columns,
     )
+
+
+def _run(
+    classifier: Classifier,
+    batch: Batch,
+    method: Attack,
+    goal: Goal,
+    budget: Budget,
+    seed: int,
+    clock: Clock,
+    progress: Progress,
+) -> tuple[Perturbed, Ledger]:
+    """One stream of images through the attack, with a handle of its own."""
+    images, finished = batch.images, clock.done
+
+    def told() -> None:
+        if clock.due():
+            tally = clock.tally(handle.ledger)
+            progress(tally.attempted - tally.active, tally.attempted, tally)
+
+    def shifted(done: int, total: int, note: object = "") -> None:
+        del total, note
+        clock.done = finished + done
+        told()
+
+    handle = HANDLES[method.taxonomy.knowledge](classifier, goal, images, budget=budget, told=told)
+    streams = Streams(seed=seed, purpose=f"attack:{digest(method, goal.targeted)}", ids=batch.ids)
+    made = method.perturb(handle, images, goal, streams=streams, progress=shifted)
+    _check_result(method, made, len(batch), batch.pixels.shape)
+    clock.done = finished + len(batch)
+    clock.close(handle.ledger)
+    tally = clock.tally()
+    progress(tally.attempted - tally.active, tally.attempted, tally)
+    return made, handle.ledger
+
+
+class _Judged:
+    """The result, filled stream by stream: rounded, saved and read again, predicted and decided."""
+
+    def __init__(self, batch: Batch, clean_logits: Tensor) -> None:
+        count = len(batch)
+        self.pixels, self.logits = batch.pixels.clone(), clean_logits.clone()
+        self.columns = {
+            "success": torch.zeros(count, dtype=torch.bool),
+            "step": torch.full((count,), -1),
+            "forwards": torch.zeros(count, dtype=torch.long),
+            "backwards": torch.zeros(count, dtype=torch.long),
+            "first_hit": torch.full((count,), -1),
+        }
+        self.trace: dict[str, Tensor] = {}
+
+    def add(self, rows: Tensor, made: Perturbed, ledger: Ledger, classifier: Classifier, goal: Goal) -> None:
+        """Judge one stream."""
+        pixels = to_pixels(made.images.cpu())
+        self.pixels[rows] = decode_pngs(encode_pngs(pixels), like=pixels)  # what is left after being saved
+        self.logits[rows] = predict(classifier, self.pixels[rows])
+        found = {
+            "success": goal.reached(self.logits[rows]),
+            "step": made.step.cpu(),
+            "forwards": ledger.forwards,
+            "backwards": ledger.backwards,
+            "first_hit": ledger.first_hit,
+        }
+        for name, values in found.items():
+            self.columns[name][rows] = values
+        for name, values in made.trace.items():
+            shape = (len(self.pixels), *values.shape[1:])
+            self.trace.setdefault(name, torch.zeros(shape, dtype=values.dtype))[rows] = values.cpu()
 
 
 def _check(classifier: Classifier, batch: Batch, method: Attack, targets: Tensor | None) -> None:
@@ -111,15 +174,3 @@ def _check_result(method: Attack, made: Perturbed, count: int, shape: torch.Size
         )
     if images.numel() and not bool(((images >= -1e-6) & (images <= 1 + 1e-6)).all()):
         raise BrokenContract(f"attack: {type(method).__name__} returned pixels outside [0, 1].")
-
-
-def _saved_and_read(pixels: Tensor) -> Tensor:
-    """What is left of the images after being saved as PNG files and read again."""
-    return decode_pngs(encode_pngs(pixels), like=pixels)
-
-
-def _spread(values: Tensor, rows: Tensor, count: int, fill: int) -> Tensor:
-    """Values of the attacked rows, among all rows."""
-    out = torch.full((count, *values.shape[1:]), fill, dtype=values.dtype)
-    out[rows] = values
-    return out

@@ -1,17 +1,18 @@
-"""Projected gradient descent in the maximum norm: the strong attack beside the paper's weak ones."""
+"""Projected gradient descent: the workhorse of strong attacks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from heatprint.attacks.balls import BallNorm, check_radius, random_point, steepest, usable
+from heatprint.attacks.rounding import fit
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
-from heatprint.core.lattice import LEVELS, Level, check_level, whole_levels
+from heatprint.core.lattice import Level
 from heatprint.core.norms import project
 from heatprint.core.protocols import Access, Progress
 from heatprint.core.streams import Streams
@@ -20,31 +21,37 @@ from heatprint.core.values import Perturbed, Taxonomy
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """Steps along the sign of the refreshed gradient, back into the eps-ball after each (Madry et al. 2018, eq. 1).
+    """Steps along the steepest direction of the refreshed gradient, back into the eps-ball (Madry et al. 2018, eq. 1).
 
-    With ``random_start=False`` it is BIM (Kurakin et al. 2017). It stops working on an image once its goal is
-    reached. The step of the result is that iteration, counted from 1.
+    It stops working on an image once its goal is reached; an image that stands is returned at the iterate with the
+    largest margin. The step of the result is the iteration of the success, counted on through the restarts.
 
     Attributes:
-        eps: Radius in the maximum norm, pixel values in [0, 1], rounded down to whole levels; 0 returns the
-            image unchanged.
-        step: Length of one step.
-        steps: Iterations.
-        random_start: Start at a random point of the ball.
+        eps: Radius in `norm`, pixel values in [0, 1]; ``"8/255"`` is accepted. In the maximum norm it is rounded
+            down to whole levels. 0 returns the image unchanged.
+        norm: ``"linf"``, ``"l2"``, or ``"l1"`` with steps on the top hundredth of channels (Tramèr and Boneh 2019).
+        step: Length of one step in `norm`.
+        steps: Iterations of one start.
+        restarts: Starts in all, for images that stand.
+        random_start: Start at a random point of the ball. Without it more than one start is pointless.
         loss: ``"margin"`` of the logits (never saturates) or ``"cross_entropy"``.
     """
 
     eps: Level = 8 / 255
+    norm: BallNorm = "linf"
     step: Level = 2 / 255
     steps: int = 20
+    restarts: int = 1
     random_start: bool = True
     loss: Literal["margin", "cross_entropy"] = "margin"
 
     def __post_init__(self) -> None:
-        check_level("PGD: eps", self.eps)
-        check_level("PGD: step", self.step)
-        if self.steps < 1:
-            raise InvalidInput(f"PGD: steps must be 1 or more, got {self.steps}.")
+        check_radius("PGD: eps", self.eps, self.norm)
+        check_radius("PGD: step", self.step, self.norm)
+        if self.steps < 1 or self.restarts < 1:
+            raise InvalidInput(f"PGD: steps = {self.steps} and restarts = {self.restarts} must be 1 or more.")
+        if self.restarts > 1 and not self.random_start:
+            raise InvalidInput("PGD: restarts without a random start repeat themselves. Write random_start=True.")
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -53,7 +60,7 @@ class PGD:
             knowledge="white box",
             specificity="targeted or untargeted",
             frequency="iterative",
-            norm="linf",
+            norm=self.norm,
             paper="Madry, Makelov, Schmidt, Tsipras, Vladu 2018, arXiv:1706.06083",
         )
 
@@ -61,36 +68,46 @@ class PGD:
         """See `heatprint.core.protocols.Attack`."""
         out, step = images.clone(), torch.full((len(images),), -1)
         for rows in torch.split(torch.arange(len(images)), access.batch):
-            start = torch.stack([self._start(streams, int(row), images) for row in rows])
-            out[rows], step[rows] = self._climb(access, images[rows], start, rows, goal)
-            progress(int(rows[-1]) + 1, len(images), f"{int((step > 0).sum())} flipped")
-        return Perturbed(images=out, step=step)
+            best = torch.full((len(rows),), -torch.inf)
+            for restart in range(self.restarts):
+                open_ = (step[rows] < 0).nonzero().squeeze(1)
+                if not len(open_):
+                    break
+                here = rows[open_]
+                found, fell, margin = self._climb(access, images[here], here, goal, streams, restart)
+                better = margin > best[open_]
+                out[here[better]], best[open_[better]] = found[better], margin[better]
+                step[here] = torch.where(fell >= 0, fell + restart * self.steps, -1)
+            progress(int(rows[-1]) + 1, len(images))
+        return Perturbed(images=fit(images, out, self.norm, self.eps), step=step)
 
-    def _start(self, streams: Streams, row: int, images: Tensor) -> Tensor:
-        if not self.random_start:
-            return torch.zeros(images.shape[1:])
-        radius = whole_levels(self.eps) / LEVELS
-        noise = streams.of(row).uniform(-radius, radius, tuple(images.shape[1:]))
-        return torch.from_numpy(noise.astype(np.float32))
-
-    def _climb(self, access: Access, images: Tensor, start: Tensor, rows: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
-        """The attacked images of some rows, and the iteration at which each fell (-1: none)."""
-        clean = images.to(access.device)
-        radius = whole_levels(self.eps) / LEVELS  # so that rounding to 8 bits cannot leave the ball
-        current = (clean + start.to(clean)).clamp(0, 1)
+    def _climb(
+        self, access: Access, images: Tensor, rows: Tensor, goal: Goal, streams: Streams, restart: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One start: the images found, the iteration at which each fell (-1: none), and their margins."""
+        clean, radius = images.to(access.device), usable(self.eps, self.norm)
+        current = clean.clone()
+        if self.random_start:
+            start = [random_point(streams.of(int(r), restart), tuple(clean.shape[1:]), self.norm, radius) for r in rows]
+            current = (clean + torch.stack(start).to(clean)).clamp(0, 1)
+        best, margin = current.clone(), torch.full((len(rows),), -torch.inf)
         fell = torch.full((len(rows),), -1)
         for iteration in range(self.steps + 1):
             open_ = (fell < 0).nonzero().squeeze(1)
             if not len(open_):
                 break
-            here = open_.to(clean.device)
-            gradient, logits = access.gradient(current[here], rows[open_], self.loss)
-            done = goal.take(rows[open_]).reached(logits.cpu())
-            fell[open_[done]] = iteration
-            if iteration == self.steps:
-                break
-            going = ~done.to(here.device)
-            moved = current[here[going]] + self.step * gradient[going].sign()
-            origin = clean[here[going]]
-            current[here[going]] = (origin + project(moved - origin, "linf", radius)).clamp(0, 1)
-        return current.cpu(), fell
+            here, own = open_.to(clean.device), rows[open_]
+            if iteration < self.steps:
+                gradient, logits = access.gradient(current[here], own, self.loss)
+            else:
+                logits = access.logits(current[here], own)
+            aim = goal.take(own)
+            won, lead = aim.reached(logits.cpu()), aim.margin(logits.cpu())
+            better = open_[won | (lead > margin[open_])]
+            best[better.to(clean.device)] = current[better.to(clean.device)]
+            margin[open_] = torch.where(won, torch.inf, torch.maximum(lead, margin[open_]))
+            fell[open_[won]] = iteration
+            if iteration < self.steps:
+                moved = current[here] - clean[here] + self.step * steepest(gradient, self.norm)
+                current[here] = (clean[here] + project(moved, self.norm, radius)).clamp(0, 1)
+        return best.cpu(), fell, margin

@@ -48,7 +48,7 @@ def project(delta: Tensor, norm: Norm, eps: float) -> Tensor:
 
     Args:
         delta: Changes, [N, ...].
-        norm: ``"linf"`` or ``"l2"``.
+        norm: ``"linf"``, ``"l2"`` or ``"l1"`` (Duchi et al. 2008, figure 1).
         eps: Radius, >= 0, in the units of `delta`.
 
     Returns:
@@ -57,6 +57,30 @@ def project(delta: Tensor, norm: Norm, eps: float) -> Tensor:
     if norm == "linf":
         return delta.clamp(-eps, eps)
     if norm == "l2":
-        length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1).clamp_min(torch.finfo(delta.dtype).tiny)
-        return delta * (eps / length).clamp_max(1).view(-1, *[1] * (delta.ndim - 1))
-    raise InvalidInput(f"project: no projection onto the {norm} ball; write 'linf' or 'l2'.")
+        size = length(delta, "l2").clamp_min(torch.finfo(delta.dtype).tiny)
+        return delta * (eps / size).clamp_max(1).view(-1, *[1] * (delta.ndim - 1))
+    if norm == "l1":
+        return _project_l1(delta, eps)
+    raise InvalidInput(f"project: no projection onto the {norm} ball; write 'linf', 'l2' or 'l1'.")
+
+
+def _project_l1(delta: Tensor, eps: float) -> Tensor:
+    """Soft thresholding by the one threshold that leaves a sum of absolute values of `eps`."""
+    flat = delta.flatten(1)
+    size = flat.abs()
+    ordered = size.sort(1, descending=True).values
+    excess = (ordered.cumsum(1) - eps) / torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    kept = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
+    threshold = excess.gather(1, kept - 1).clamp_min(0)
+    inside = size.sum(1, keepdim=True) <= eps
+    shrunk = torch.where(inside, flat, flat.sign() * (size - threshold).clamp_min(0))
+    return shrunk.view_as(delta)
+
+
+def length(delta: Tensor, norm: Norm) -> Tensor:
+    """The norm of each change, [N]; of images [N, 3, H, W] in L0 a pixel counts once."""
+    if norm == "l0":
+        return (delta.abs().amax(1) > 0).flatten(1).sum(1).to(delta.dtype)
+    order = {"l1": 1.0, "l2": 2.0, "linf": torch.inf}[norm]
+    out: Tensor = torch.linalg.vector_norm(delta.flatten(1), ord=order, dim=1)
+    return out

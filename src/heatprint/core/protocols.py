@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -19,28 +19,61 @@ from heatprint.core.values import Attacked, Batch, Explained, Perturbed, Taxonom
 class Progress(Protocol):
     """Receives how far a long step is; every door takes one and works without."""
 
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        """`done` of `total` units, with a few words such as "37 successes"."""
+    def __call__(self, done: int, total: int, note: object = "") -> None:
+        """`done` of `total` units; the note reads as a few words, and may be a dataclass that carries more."""
         ...
+
+
+Loss = Callable[[Tensor, Goal], Tensor]
+"""What to raise: from logits [M, K] and the goal of those rows, one value per image [M]."""
 
 
 class Access(Protocol):
     """What an attack may ask of the classifier; every question is counted per image.
 
+    In every question `rows` int64 [M] says to which attacked image each asked one belongs. What an attack has not
+    declared in its taxonomy is refused. Once an image's budget is spent, questions about it are answered as for the
+    clean image, with zero gradients: nothing more can be learned.
+
     Attributes:
         batch: Images per question that suit the device.
         device: Where images should be when they are asked about.
+        classes: Number of classes K.
     """
 
     batch: int
     device: torch.device
+    classes: int
 
-    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Logits [M, K] of images [M, 3, H, W]; `rows` [M] says which attacked image each belongs to."""
+    def reached(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Whether images [M, 3, H, W] reach the goal, bool [M]: all that a label-only attack may know."""
         ...
 
-    def gradient(self, images: Tensor, rows: Tensor, loss: str) -> tuple[Tensor, Tensor]:
-        """Gradient [M, 3, H, W] of the goal's loss ("margin" or "cross_entropy"), and the logits [M, K]."""
+    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Logits [M, K] of images [M, 3, H, W]."""
+        ...
+
+    def recoloured(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        """Logits [M, K] of the attacked images themselves with a few pixels recoloured.
+
+        Far faster than `logits` where the network allows it, because only what the change reaches is computed.
+
+        Args:
+            rows: int64 [M].
+            places: int64 [M, d, 2], row and column of each pixel. Of two edits of one pixel the last counts.
+            colours: float32 [M, d, 3] in [0, 1].
+        """
+        ...
+
+    def gradient(self, images: Tensor, rows: Tensor, loss: str | Loss) -> tuple[Tensor, Tensor]:
+        """Gradient [M, 3, H, W] of what is to be raised, and the logits [M, K] of the same pass.
+
+        The loss is ``"margin"`` or ``"cross_entropy"`` of the goal, or a function of its own.
+        """
+        ...
+
+    def jacobian(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients [M, K, 3, H, W] of every logit, and the logits [M, K]; counts one forward, K backward passes."""
         ...
 
 
@@ -105,6 +138,6 @@ class Defence(Protocol):
         ...
 
 
-def silent(done: int, total: int, note: str = "") -> None:
+def silent(done: int, total: int, note: object = "") -> None:
     """A `Progress` that shows nothing."""
     del done, total, note

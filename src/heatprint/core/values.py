@@ -101,6 +101,7 @@ class Taxonomy:
         frequency: One trial, or many.
         norm: The norm its budget is counted in.
         paper: Where it was published.
+        scope: What a perturbation is made for: one image, or a whole batch that shares it.
     """
 
     knowledge: Literal["white box", "score", "label", "none"]
@@ -108,6 +109,7 @@ class Taxonomy:
     frequency: Literal["one-time", "iterative"]
     norm: Norm
     paper: str
+    scope: Literal["image", "batch"] = "image"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,6 +140,8 @@ class Attacked:
         distance: L0, L1, L2, Linf of the stored image.
         forwards: int64 [N], forward queries spent on each image by the attack.
         backwards: int64 [N], gradient queries likewise.
+        first_hit: int64 [N], the number of the forward query that first reached the goal, -1 for none: the curve of
+            success against queries. Before rounding, so a failure may have one.
         clean_logits: float32 [N, K].
         logits: float32 [N, K], of the attacked copies.
         trace: Extras of the attack.
@@ -151,6 +155,7 @@ class Attacked:
     distance: Distances
     forwards: Tensor
     backwards: Tensor
+    first_hit: Tensor
     clean_logits: Tensor
     logits: Tensor
     trace: Mapping[str, Tensor] = field(default_factory=dict)

@@ -68,23 +68,23 @@ class Shown:
         with Bars(*columns, console=self._console, transient=True) as bars:
             task = bars.add_task(title, total=None, note="", rate="")
 
-            def progress(done: int, total: int, note: str = "") -> None:
+            def progress(done: int, total: int, note: object = "") -> None:
                 speed = bars.tasks[0].speed
                 rate = f"{speed:.1f}/s" if speed else ""
-                bars.update(task, completed=done, total=total, note=note, rate=rate)
+                bars.update(task, completed=done, total=total, note=str(note), rate=rate)
 
             yield progress
 
     def _lines(self, title: str) -> Progress:
         start = last = time.monotonic()
 
-        def progress(done: int, total: int, note: str = "") -> None:
+        def progress(done: int, total: int, note: object = "") -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= EVERY and done:
                 last = now
                 left = (now - start) / done * (total - done)
-                told = f", {note}" if note else ""
+                told = f", {note}" if str(note) else ""
                 self._console.print(f"  {title}: {done}/{total}{told}, {left:.0f} s left", highlight=False)
 
         return progress

@@ -13,6 +13,8 @@ from heatprint.core.norms import Distances, distances
 from heatprint.core.store import Part
 from heatprint.core.values import Attacked, Batch, join
 
+COLUMNS = ("success", "skipped", "step", "forwards", "backwards", "first_hit")
+
 
 def to_part(attacked: Attacked, classes: Sequence[str]) -> Part:
     """One row per image; logits and traces as arrays."""
@@ -31,6 +33,7 @@ def to_part(attacked: Attacked, classes: Sequence[str]) -> Part:
         **{f.name: getattr(attacked.distance, f.name).tolist() for f in fields(Distances)},
         "forwards": attacked.forwards.tolist(),
         "backwards": attacked.backwards.tolist(),
+        "first_hit": attacked.first_hit.tolist(),
         "image": [
             {"bytes": png, "path": f"{i}.png"}
             for i, png in zip(ids, encode_pngs(attacked.adversarial.pixels), strict=True)
@@ -51,7 +54,7 @@ def from_part(part: Part, clean: Batch) -> Attacked:
         clean_logits=arrays["clean_logits"],
         logits=arrays["logits"],
         trace={name.removeprefix("trace."): v for name, v in arrays.items() if name.startswith("trace.")},
-        **{name: torch.tensor(part.rows[name]) for name in ("success", "skipped", "step", "forwards", "backwards")},
+        **{name: torch.tensor(part.rows[name]) for name in COLUMNS},
     )
 
 
@@ -67,8 +70,5 @@ def join_attacked(parts: Sequence[Attacked]) -> Attacked:
         adversarial=adversarial,
         distance=distances(clean.pixels, adversarial.pixels),
         trace={name: torch.cat([p.trace[name] for p in parts]) for name in parts[0].trace},
-        **{
-            name: cat(name)
-            for name in ("success", "skipped", "step", "forwards", "backwards", "clean_logits", "logits")
-        },
+        **{name: cat(name) for name in (*COLUMNS, "clean_logits", "logits")},
     )

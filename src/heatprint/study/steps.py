@@ -33,7 +33,7 @@ from heatprint.study.progress import Watch
 from heatprint.study.recipe import AttackTable, Recipe
 from heatprint.study.records import from_part, join_attacked, to_part
 
-VERSION = 1  # raise it when a step's result changes for equal settings
+VERSION = 2  # raise it when a step's result changes for equal settings
 PART = {"white box": 500, "none": 500, "score": 50, "label": 50}  # images a crash may cost
 
 
