@@ -97,7 +97,7 @@ def test_projection_is_idempotent_and_inside_the_ball(seed, eps, norm):
 
 
 def test_projection_onto_a_norm_without_one_says_so():
-    with pytest.raises(InvalidInput, match="write 'linf' or 'l2'"):
+    with pytest.raises(InvalidInput, match="write 'linf', 'l2' or 'l1'"):
         project(torch.zeros(1, 2), "l0", 1.0)
 
 

@@ -131,7 +131,7 @@ def test_the_paper_s_arithmetic_comes_out():
 def test_attack_summaries_count_apart_what_was_wrong_before(small):
     batch = labelled_batch(small, 20, wrong=4)
     hit = attack(small, batch, make_attack("fgsm", eps="12/255"))
-    told = attack_summary(hit)
+    told = attack_summary(hit, small.classes)
     assert (told["images"], told["skipped"], told["success"]["total"]) == (20, 4, 16)
     assert told["success"]["count"] == int(hit.success.sum())
     assert sum(told["step"]["histogram"].values()) == 16

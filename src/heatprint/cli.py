@@ -119,16 +119,24 @@ def _listed(room: Room) -> list[str]:
 
         return [*names(), "torchvision:NAME", "timm:NAME"]
     if room is Room.attacks:
-        from heatprint.attacks import ATTACKS, make
-
-        tables = {name: make(name).taxonomy for name in ATTACKS.names()}
-        wide = max(map(len, tables))
-        return [
-            f"{name:{wide}}  {t.knowledge:9}  {t.frequency:9}  {t.norm:4}  {t.specificity:22}  {t.paper}"
-            for name, t in tables.items()
-        ]
+        return _attacks_listed()
     listed: list[str] = import_module(f"heatprint.{room.value}").names()
     return listed
+
+
+def _attacks_listed() -> list[str]:
+    from heatprint.attacks import ATTACKS, make
+    from heatprint.core.errors import MissingExtra
+
+    wide, lines = max(map(len, ATTACKS.names())), []
+    for name in ATTACKS.names():
+        try:
+            t = make(name).taxonomy
+            told = f"{t.knowledge:9}  {t.frequency:9}  {t.norm:4}  {t.specificity:22}  {t.paper}"
+        except MissingExtra as error:
+            told = str(error)
+        lines.append(f"{name:{wide}}  {told}")
+    return lines
 
 
 def main() -> None:

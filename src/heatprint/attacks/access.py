@@ -7,7 +7,7 @@ threat model cannot be left by accident.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from heatprint.core.errors import BrokenContract
 from heatprint.core.goals import Goal
 from heatprint.core.protocols import Loss
 from heatprint.models.predict import batch_size
+from heatprint.models.sparse import SparseForward, sparse_forward
+
+DOUBT = 1e-4  # of the largest logit: within it, rounding could decide what the label is
 
 LOSSES: dict[str, Loss] = {
     "margin": lambda logits, goal: goal.margin(logits),
@@ -57,6 +60,8 @@ class NoAccess:
         self._goal = goal
         self._images = images
         self._told = told
+        self._base: Tensor | None = None
+        self._known: Tensor | None = None
         self.ledger = Ledger(len(goal.labels), budget)
         self.batch = batch_size(classifier)
         self.device = classifier.device
@@ -81,6 +86,18 @@ class NoAccess:
     def jacobian(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Refused: this handle has no gradients to give."""
         self._refuse("a gradient", "white box")
+
+    def differentiable(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Refused: this handle has no gradients to give."""
+        self._refuse("a gradient", "white box")
+
+    def spent(self, rows: Tensor) -> Tensor:
+        """See `heatprint.core.protocols.Access`."""
+        return self.ledger.spent(rows)
+
+    def release(self) -> None:
+        """Give back what is held for the images' sake; the handle is not used again."""
+        self._base = None
 
     def _refuse(self, what: str, knowledge: str) -> NoReturn:
         raise BrokenContract(
@@ -113,11 +130,10 @@ class NoAccess:
     @torch.no_grad()
     def _clean(self, rows: Tensor) -> Tensor:
         """Logits of the attacked images as they were: known before the attack, so not counted."""
-        rows = rows.cpu()
-        out = torch.empty((len(rows), self.classes), device=self.device)
-        for part in torch.split(torch.arange(len(rows)), self.batch):
-            out[part.to(self.device)] = self._classifier(self._images[rows[part]].to(self.device)).float()
-        return out
+        if self._known is None:
+            parts = [self._classifier(part.to(self.device)).float() for part in torch.split(self._images, self.batch)]
+            self._known = torch.cat(parts)
+        return self._known[rows.to(self.device)]
 
 
 class LabelAccess(NoAccess):
@@ -135,6 +151,7 @@ class ScoreAccess(LabelAccess):
     """Logits, but no gradients."""
 
     knowledge = "score"
+    _sparse: SparseForward | None = None
 
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
         """Logits [M, K] of images [M, 3, H, W] in [0, 1]; row i belongs to attacked image ``rows[i]``."""
@@ -146,13 +163,37 @@ class ScoreAccess(LabelAccess):
 
         def ask(some: Tensor | None) -> Tensor:
             which = rows if some is None else rows[some]
-            return self._classifier(self._painted(which, _of(places, some), _of(colours, some))).float()
+            return self._recoloured(which, _of(places, some), _of(colours, some))
 
         return self._answer(rows, self.ledger.admit(rows), ask)
 
+    def _recoloured(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        """By the sparse forward where there is one; what it finds on the boundary is asked of the plain one again."""
+        self._sparse = sparse_forward(self._classifier)
+        if self._sparse is None:
+            return self._plain(rows, places, colours)
+        logits = self._sparse(self._images, rows, places, colours)
+        margin = self._goal.take(rows).margin(logits) - self._goal.criterion.margin
+        doubtful = (margin.abs() < DOUBT * logits.abs().amax(1)).nonzero().squeeze(1)
+        if len(doubtful):
+            logits[doubtful] = self._plain(rows[doubtful], places[doubtful], colours[doubtful])
+        return logits
+
+    def _plain(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        parts = torch.split(torch.arange(len(rows)), self.batch)
+        return torch.cat([self._classifier(self._painted(rows[p], places[p], colours[p])).float() for p in parts])
+
+    def release(self) -> None:
+        """Give back what is held for the images' sake; the handle is not used again."""
+        super().release()
+        if self._sparse is not None:
+            self._sparse.forget()
+
     def _painted(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
         """The recoloured images themselves, [M, 3, H, W], pixel by pixel in memory: channels-last for free."""
-        tried = self._images.permute(0, 2, 3, 1)[rows.cpu()].to(self.device)
+        if self._base is None:
+            self._base = self._images.permute(0, 2, 3, 1).contiguous().to(self.device)
+        tried = self._base.index_select(0, rows.to(self.device))
         index = torch.arange(len(rows), device=self.device)
         places, colours = places.to(self.device), colours.to(self.device)
         for pixel in range(places.shape[1]):  # in order, so that of two edits of one pixel the last one counts
@@ -175,17 +216,29 @@ class WhiteBox(ScoreAccess):
         """See `heatprint.core.protocols.Access`."""
         return self._derive(images, rows, self.classes, lambda logits, goal: logits.T)
 
+    def differentiable(self, images: Tensor, rows: Tensor) -> Tensor:
+        """See `heatprint.core.protocols.Access`."""
+        if not (images.requires_grad and torch.is_grad_enabled()):
+            return self.logits(images, rows)
+
+        def ask(some: Tensor | None) -> Tensor:
+            counted = _Counted.apply(_of(images, some), rows if some is None else rows[some], self.ledger)
+            return self._classifier(counted).float()
+
+        logits = self._answer(rows, self.ledger.admit(rows), ask)
+        # where nothing was allowed there is no way back to the images: give one, with zero gradients
+        return logits if logits.requires_grad else logits + 0 * images.flatten(1).sum(1, keepdim=True)
+
     def _derive(self, images: Tensor, rows: Tensor, count: int, values: Loss) -> tuple[Tensor, Tensor]:
         """Gradients [M, count, 3, H, W] of `count` values [count, M] of each image, and the logits."""
         shape = (len(images), count, *images.shape[1:])
         gradients = torch.zeros(shape, device=images.device, dtype=images.dtype)
 
         def ask(some: Tensor | None) -> Tensor:
-            where = rows if some is None else rows[some]
             leaf = _of(images, some).detach().clone().requires_grad_(True)
             with torch.enable_grad():
                 logits = self._classifier(leaf)
-                lines = values(logits, self._goal.take(where).to(images.device))
+                lines = values(_spread(logits, some, len(rows)), self._goal.take(rows).to(images.device))
             for number in range(count):
                 (line,) = torch.autograd.grad(lines[number].sum(), leaf, retain_graph=number < count - 1)
                 gradients[slice(None) if some is None else some.to(images.device), number] = line
@@ -193,6 +246,24 @@ class WhiteBox(ScoreAccess):
 
         logits = self._answer(rows, self.ledger.admit(rows, backwards=count), ask)
         return gradients, logits
+
+
+class _Counted(torch.autograd.Function):
+    """The identity; each gradient that comes back through it is counted, and cut where the budget is spent."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, rows: Tensor, ledger: Ledger) -> Tensor:
+        ctx.rows, ctx.ledger = rows, ledger
+        return images.view_as(images)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        allowed = ctx.ledger.admit(ctx.rows, forwards=0, backwards=1)
+        if allowed is not None:
+            open_ = allowed.to(gradient.device).view(-1, *[1] * (gradient.ndim - 1))
+            gradient = torch.where(open_, gradient, 0)
+        return gradient, None, None
 
 
 HANDLES: dict[str, type[NoAccess]] = {
@@ -205,3 +276,10 @@ HANDLES: dict[str, type[NoAccess]] = {
 
 def _of(values: Tensor, some: Tensor | None) -> Tensor:
     return values if some is None else values[some.to(values.device)]
+
+
+def _spread(logits: Tensor, some: Tensor | None, count: int) -> Tensor:
+    """Logits with a row for every question, zeros where none was asked: a loss may hold one value per question."""
+    if some is None:
+        return logits
+    return logits.new_zeros((count, logits.shape[1])).index_copy(0, some.to(logits.device), logits)

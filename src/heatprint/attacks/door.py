@@ -109,6 +109,7 @@ def _run(
     handle = HANDLES[method.taxonomy.knowledge](classifier, goal, images, budget=budget, told=told)
     streams = Streams(seed=seed, purpose=f"attack:{digest(method, goal.targeted)}", ids=batch.ids)
     made = method.perturb(handle, images, goal, streams=streams, progress=shifted)
+    handle.release()
     _check_result(method, made, len(batch), batch.pixels.shape)
     clock.done = finished + len(batch)
     clock.close(handle.ledger)

@@ -27,18 +27,24 @@ class FGSM:
     Attributes:
         eps: Largest gain, pixel values in [0, 1]; ``"16/255"`` is accepted. 0 returns the image unchanged.
         ramp: Raise the gain from 1/255, or use `eps` at once.
+        exact: After the ramp, also halve the interval between its last failure and its first success until the gain
+            at which the label changes is known to 1/1000 of a level. Ten more queries; the image stays the ramp's.
         loss: ``"cross_entropy"`` (the paper) or ``"margin"``; with two classes they have the same sign.
 
     The step of the result is the first gain, in levels, that reached the goal. The trace ``unflip`` is True where
-    a higher gain up to `eps` undoes the success again, ``flips`` counts the successful gains of the ramp.
+    a higher gain up to `eps` undoes the success again, ``flips`` counts the successful gains of the ramp; with `exact`
+    ``gain`` is the smallest gain found, in pixel values, infinite where there is none.
     """
 
     eps: Level = 16 / 255
     ramp: bool = True
+    exact: bool = False
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
 
     def __post_init__(self) -> None:
         check_level("FGSM: eps", self.eps)
+        if self.exact and not self.ramp:
+            raise InvalidInput("FGSM: exact=True refines the ramp. Write ramp=True, or exact=False.")
         if self.ramp and abs(self.eps * LEVELS - round(self.eps * LEVELS)) > 1e-6:
             raise InvalidInput(
                 f"FGSM: with ramp=True the gain rises in whole levels, so eps must be k/255; got {self.eps:g} = "
@@ -61,7 +67,8 @@ class FGSM:
         del streams  # nothing is random here
         out, count = images.clone(), len(images)
         step = torch.full((count,), -1)
-        flips, unflip = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool)
+        trace = {"flips": torch.zeros(count, dtype=torch.long), "unflip": torch.zeros(count, dtype=torch.bool)}
+        gain = torch.full((count,), torch.inf)
         for rows in torch.split(torch.arange(count), access.batch):
             some = images[rows].to(access.device)
             gradient, _ = access.gradient(some, rows, self.loss)
@@ -69,15 +76,33 @@ class FGSM:
             if self.ramp:
                 flipped = self._ramp(access, some, direction, rows, goal)
                 found, first = flipped.any(1), first_true(flipped)
-                flips[rows], step[rows] = flipped.sum(1), torch.where(found, first + 1, -1)
+                trace["flips"][rows], step[rows] = flipped.sum(1), torch.where(found, first + 1, -1)
                 beyond = torch.arange(flipped.shape[1])[None] > first[:, None]
-                unflip[rows] = found & (beyond & ~flipped).any(1)
+                trace["unflip"][rows] = found & (beyond & ~flipped).any(1)
+                if self.exact:
+                    own = found.nonzero().squeeze(1)
+                    gain[rows[own]] = self._halve(access, some, direction, first, rows, own)
                 level = torch.where(found, first + 1, flipped.shape[1]).to(some) / LEVELS
             else:
                 level = torch.full((len(rows),), whole_levels(self.eps) / LEVELS).to(some)
             out[rows] = (some + level.view(-1, 1, 1, 1) * direction).clamp(0, 1).to(out)
-            progress(int(rows[-1]) + 1, count, f"{int((step >= 0).sum())} flipped" if self.ramp else "")
-        return Perturbed(images=out, step=step, trace={"flips": flips, "unflip": unflip} if self.ramp else {})
+            progress(int(rows[-1]) + 1, count)
+        if self.exact:
+            trace["gain"] = gain
+        return Perturbed(images=out, step=step, trace=trace if self.ramp else {})
+
+    def _halve(
+        self, access: Access, images: Tensor, direction: Tensor, first: Tensor, rows: Tensor, own: Tensor
+    ) -> Tensor:
+        """The smallest gain of the images `own` that reaches the goal, by halving the last level of the ramp."""
+        here = own.to(images.device)
+        low, high = first[own] / LEVELS, (first[own] + 1) / LEVELS
+        for _ in range(10 if len(own) else 0):
+            middle = (low + high) / 2
+            tried = (images[here] + middle.view(-1, 1, 1, 1).to(images) * direction[here]).clamp(0, 1)
+            fell = access.reached(tried, rows[own]).cpu()
+            low, high = torch.where(fell, low, middle), torch.where(fell, middle, high)
+        return high
 
     def _ramp(self, access: Access, images: Tensor, direction: Tensor, rows: Tensor, goal: Goal) -> Tensor:
         """Which gains 1..eps (in levels) reach the goal: bool [n, levels], on the CPU."""

@@ -47,24 +47,29 @@ class Ledger:
         self.backwards = torch.zeros(count, dtype=torch.long)
         self.first_hit = torch.full((count,), -1)
 
-    def admit(self, rows: Tensor, *, backwards: int = 0) -> Tensor | None:
-        """Count one forward and some backward passes for each of rows [M].
+    def admit(self, rows: Tensor, *, forwards: int = 1, backwards: int = 0) -> Tensor | None:
+        """Count one forward pass (or none) and some backward passes for each of rows [M].
 
         Returns:
             Which questions the budget still allows, bool [M]; None, the usual case, for all of them.
         """
         rows = rows.cpu()
-        allowed = self._allowed(rows, backwards)
+        allowed = self._allowed(rows, forwards, backwards)
         counted = rows if allowed is None else rows[allowed]
-        self.forwards.index_add_(0, counted, torch.ones_like(counted))
+        self.forwards.index_add_(0, counted, torch.full_like(counted, forwards))
         if backwards:
             self.backwards.index_add_(0, counted, torch.full_like(counted, backwards))
         return allowed
 
-    def _allowed(self, rows: Tensor, backwards: int) -> Tensor | None:
+    def spent(self, rows: Tensor) -> Tensor:
+        """Which of rows [M] may not be asked about any more, bool [M]."""
+        limit = self._budget.forwards
+        return torch.zeros(len(rows), dtype=torch.bool) if limit is None else self.forwards[rows.cpu()] >= limit
+
+    def _allowed(self, rows: Tensor, forwards: int, backwards: int) -> Tensor | None:
         limit = self._budget
         allowed = torch.ones(len(rows), dtype=torch.bool)
-        if limit.forwards is not None:
+        if forwards and limit.forwards is not None:
             allowed &= self.forwards[rows] + _rank(rows) < limit.forwards
         if backwards and limit.backwards is not None:
             allowed &= self.backwards[rows] + backwards * (_rank(rows) + 1) <= limit.backwards

@@ -12,7 +12,7 @@ from torch import Tensor
 from heatprint.attacks.evolution import GENES, PRESETS, Strategy, children, draw, first_population, read
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
-from heatprint.core.lattice import LEVELS, to_images, to_pixels
+from heatprint.core.lattice import LEVELS, to_images
 from heatprint.core.protocols import Access, Progress
 from heatprint.core.streams import Streams
 from heatprint.core.values import Perturbed, Taxonomy
@@ -80,72 +80,58 @@ class OnePixel:
         waiting = deque(range(count))
         # enough images at a time that the last, partly filled forward pass of a generation hardly matters
         slots = min(count, max(4, 4 * access.batch // how.population))
-        pool = _Pool(images, [waiting.popleft() for _ in range(slots)], how, self.pixels, access.device)
+        pool = _Pool(images, [waiting.popleft() for _ in range(slots)], how, self.pixels)
         while pool.rows:
             rngs = [streams.of(row, age) for row, age in zip(pool.rows, pool.ages, strict=True)]
             fresh = [
                 first_population(rng, how, self.pixels, side) if age == 0 else None
                 for rng, age in zip(rngs, pool.ages, strict=True)
             ]
-            draws = [draw(rng, how, self.pixels) for rng in rngs]
-            born = children(pool.genes, pool.fitness, draws, how, side)
+            born = children(pool.genes, pool.fitness, [draw(rng, how, self.pixels) for rng in rngs], how, side)
             for slot, population in enumerate(fresh):
                 if population is not None:
                     born[slot] = torch.from_numpy(population)
             hits = pool.select(born, *self._score(access, pool, born, goal))
             for slot in reversed(range(len(pool.rows))):
                 row, age = pool.rows[slot], pool.ages[slot] - 1
-                if hits[slot] < 0 and age < how.generations:
+                if hits[slot] < 0 and age < how.generations and not bool(access.spent(torch.tensor([row]))):
                     continue
                 out[row] = pool.candidate(slot, hits[slot])
                 step[row] = age if hits[slot] >= 0 else -1
                 pool.refill(slot, waiting.popleft() if waiting else None)
             done = count - len(waiting) - len(pool.rows)
-            progress(done, count, f"{int((step >= 0).sum())} flipped")
+            progress(done, count)
         return Perturbed(images=out, step=step)
 
-    @torch.no_grad()
     def _score(self, access: Access, pool: _Pool, genes: Tensor, goal: Goal) -> tuple[Tensor, Tensor]:
         """Fitness float32 [A, P] and success bool [A, P] of candidates."""
         slots, size = genes.shape[:2]
-        flat = genes.flatten(0, 1)
-        owner = torch.arange(slots).repeat_interleave(size)
-        row = torch.tensor(pool.rows)[owner]
-        fitness, reached = [], []
-        for part in torch.split(torch.arange(len(flat)), access.batch):
-            here = part.to(flat.device)
-            tried, changed = pool.paint(owner[part], flat[here])
-            logits = access.logits(tried, row[part])
-            own = goal.take(row[part]).to(logits.device)
-            fitness.append(own.log_probability(logits).masked_fill(~changed, -torch.inf))
-            reached.append(own.reached(logits) & changed)
-        return torch.cat(fitness).view(slots, size), torch.cat(reached).view(slots, size)
+        row = torch.tensor(pool.rows).repeat_interleave(size)
+        places, colours, changed = pool.edits(row, genes.flatten(0, 1))
+        logits = access.recoloured(row, places, colours / LEVELS).cpu()
+        own = goal.take(row)
+        fitness = own.log_probability(logits).masked_fill(~changed, -torch.inf)
+        return fitness.view(slots, size), (own.reached(logits) & changed).view(slots, size)
 
 
 class _Pool:
     """The images under attack at one moment, each with its population; a finished one makes room for the next."""
 
-    def __init__(self, images: Tensor, rows: list[int], how: Strategy, pixels: int, device: torch.device) -> None:
-        self._images = images
+    def __init__(self, images: Tensor, rows: list[int], how: Strategy, pixels: int) -> None:
+        self._levels = (images * LEVELS).round().to(torch.uint8)
         self.rows = rows
         self.ages = [0] * len(rows)
-        self.genes = torch.zeros((len(rows), how.population, pixels, GENES), device=device)
-        self.fitness = torch.full((len(rows), how.population), -torch.inf, device=device)
-        # pixel by pixel in memory, so that a candidate is one copy and one write, and channels-last for free
-        self._base = images[rows].permute(0, 2, 3, 1).contiguous().to(device)
+        self.genes = torch.zeros((len(rows), how.population, pixels, GENES))
+        self.fitness = torch.full((len(rows), how.population), -torch.inf)
 
-    def paint(self, owner: Tensor, genes: Tensor) -> tuple[Tensor, Tensor]:
-        """Candidate images float32 [M, 3, H, W], and whether each differs from its original, bool [M]."""
-        owner = owner.to(self._base.device)
-        tried = self._base.index_select(0, owner)
-        index = torch.arange(len(owner), device=owner.device)
+    def edits(self, row: Tensor, genes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Candidates [M, d, 5] as places [M, d, 2] and colours 0..255 [M, d, 3], and whether they change anything."""
         rows, columns, colours = read(genes)
-        changed = torch.zeros(len(owner), dtype=torch.bool, device=owner.device)
-        for pixel in range(genes.shape[1]):  # in order, so that of two genes on one place the last one wins
-            place = (index, rows[:, pixel], columns[:, pixel])
-            changed |= (colours[:, pixel] != (tried[place] * LEVELS).round()).any(1)
-            tried[place] = colours[:, pixel] / LEVELS
-        return tried.permute(0, 3, 1, 2), changed
+        places = torch.stack([rows, columns], -1)
+        differs = (colours != self._levels[row[:, None], :, rows, columns]).any(-1)
+        # of two edits of one pixel the last one counts
+        same = (places[:, :, None] == places[:, None]).all(-1).triu(1).any(2)
+        return places, colours, (differs & ~same).any(1)
 
     def select(self, born: Tensor, fitness: Tensor, reached: Tensor) -> list[int]:
         """One-to-one survival; the index of each image's best successful candidate, -1 for none."""
@@ -162,18 +148,19 @@ class _Pool:
         return torch.where(found, best, -1).tolist()
 
     def candidate(self, slot: int, index: int) -> Tensor:
-        """The image of a candidate (the fittest for index -1), float32 [3, H, W] on the CPU."""
+        """The image of a candidate (the fittest for index -1), float32 [3, H, W] on the lattice."""
         index = index if index >= 0 else int(self.fitness[slot].argmax())
-        image, _ = self.paint(torch.tensor([slot]), self.genes[slot, index][None])
-        return to_images(to_pixels(image[0])).cpu()
+        pixels = self._levels[self.rows[slot]].clone()
+        for row, column, colour in zip(*(part.unbind(0) for part in read(self.genes[slot, index])), strict=True):
+            pixels[:, row, column] = colour.to(torch.uint8)
+        return to_images(pixels)
 
     def refill(self, slot: int, row: int | None) -> None:
         """Give a slot to the next image, or close it."""
         if row is not None:
             self.rows[slot], self.ages[slot] = row, 0
             self.fitness[slot] = -torch.inf
-            self._base[slot] = self._images[row].permute(1, 2, 0).to(self._base)
             return
         keep = [i for i in range(len(self.rows)) if i != slot]
         self.rows, self.ages = [self.rows[i] for i in keep], [self.ages[i] for i in keep]
-        self.genes, self.fitness, self._base = self.genes[keep], self.fitness[keep], self._base[keep]
+        self.genes, self.fitness = self.genes[keep], self.fitness[keep]

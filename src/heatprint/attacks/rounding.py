@@ -3,7 +3,7 @@
 Rounding to the nearest level undoes small perturbations: most channels of a minimal one move by less than half a
 level. A change of 3.7 levels lies between 3 (towards the clean image) and 4. Rounding everything towards the clean
 image and then up again, largest fraction first, gives a family of 8-bit images from the weakest to the strongest;
-both functions here choose one of it.
+the functions here choose one of it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,18 @@ def fit(images: Tensor, attacked: Tensor, norm: Norm, eps: float) -> Tensor:
         within = spent + cost.gather(1, order).double().cumsum(1) <= room
         up = torch.zeros_like(within).scatter_(1, order, within) & (fraction > 1e-3)
     return _stepped(images, change, (low + up).view_as(change))
+
+
+def confirm(
+    access: Access, images: Tensor, attacked: Tensor, rows: Tensor, norm: Norm, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The images of `fit`, and which of them reach the goal, bool [N] on their device; one label query each.
+
+    An attack that stops at its first success stops close to the boundary, where rounding may undo it. One that
+    asks this before it stops does not lose what it had.
+    """
+    fitted = fit(images, attacked, norm, eps)
+    return fitted, _ask(access, fitted, rows).to(fitted.device)
 
 
 def settle(access: Access, images: Tensor, attacked: Tensor, rows: Tensor) -> Tensor:

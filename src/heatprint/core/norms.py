@@ -43,28 +43,30 @@ def distances(original: Tensor, changed: Tensor) -> Distances:
     )
 
 
-def project(delta: Tensor, norm: Norm, eps: float) -> Tensor:
+def project(delta: Tensor, norm: Norm, eps: float | Tensor) -> Tensor:
     """The nearest point (in L2) of the eps-ball of a norm, image by image.
 
     Args:
         delta: Changes, [N, ...].
         norm: ``"linf"``, ``"l2"`` or ``"l1"`` (Duchi et al. 2008, figure 1).
-        eps: Radius, >= 0, in the units of `delta`.
+        eps: Radius, >= 0, in the units of `delta`; or a radius of each image, [N].
 
     Returns:
         A new tensor of the same shape; projecting twice changes nothing more.
     """
+    if isinstance(eps, Tensor):
+        eps = eps.to(delta).view(-1, *[1] * (delta.ndim - 1))
     if norm == "linf":
-        return delta.clamp(-eps, eps)
+        return torch.where(delta.abs() > eps, delta.sign() * eps, delta)
     if norm == "l2":
         size = length(delta, "l2").clamp_min(torch.finfo(delta.dtype).tiny)
-        return delta * (eps / size).clamp_max(1).view(-1, *[1] * (delta.ndim - 1))
+        return delta * (eps / size.view(-1, *[1] * (delta.ndim - 1))).clamp_max(1)
     if norm == "l1":
-        return _project_l1(delta, eps)
+        return _project_l1(delta, eps.flatten(1) if isinstance(eps, Tensor) else eps)
     raise InvalidInput(f"project: no projection onto the {norm} ball; write 'linf', 'l2' or 'l1'.")
 
 
-def _project_l1(delta: Tensor, eps: float) -> Tensor:
+def _project_l1(delta: Tensor, eps: float | Tensor) -> Tensor:
     """Soft thresholding by the one threshold that leaves a sum of absolute values of `eps`."""
     flat = delta.flatten(1)
     size = flat.abs()

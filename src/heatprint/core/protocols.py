@@ -76,6 +76,17 @@ class Access(Protocol):
         """Gradients [M, K, 3, H, W] of every logit, and the logits [M, K]; counts one forward, K backward passes."""
         ...
 
+    def differentiable(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Logits [M, K] with the graph that leads back to `images`, for code that differentiates them itself.
+
+        Counts one forward pass now, and a backward pass each time a gradient comes back.
+        """
+        ...
+
+    def spent(self, rows: Tensor) -> Tensor:
+        """Whether the budget allows no further question about these rows, bool [M]; costs nothing."""
+        ...
+
 
 @runtime_checkable
 class Attack(Protocol):

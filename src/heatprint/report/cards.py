@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from heatprint.report.charts import BarChart, histogram
+from heatprint.report.charts import BarChart, LineChart, histogram, query_curve
 from heatprint.report.read import Run
 from heatprint.report.tables import Share, is_control, ordered_attacks, strong_attacks
 
 STEP_UNITS = {"fgsm": "first gain that flips the label, in levels of 1/255", "one-pixel": "generation of the success"}
 
-TRACES = {"unflip": "un-flipped: a larger step undoes the success"}
+TRACES = {
+    "unflip": "un-flipped: a larger step undoes the success",
+    "certified": "certified: no single pixel in a colour tried changes the decision",
+}
 NORMS = {"l0": "L0", "l1": "L1", "l2": "L2", "linf": "L∞"}
 
 
@@ -27,6 +30,8 @@ class Part:
         success: Of the images attacked.
         facts: Name and value of the sizes and costs.
         chart: Steps of the first success, or None where the attack has no steps.
+        curve: Success against queries, or None without one.
+        flows: Per class, what the attack drove out of it and into it.
     """
 
     name: str
@@ -35,6 +40,8 @@ class Part:
     success: Share | None
     facts: tuple[tuple[str, str], ...]
     chart: BarChart | None
+    curve: LineChart | None
+    flows: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +62,7 @@ def cards(run: Run) -> list[Card]:
     for name in ordered_attacks(run):
         spec, measured = run.settings["attacks"].get(name, {}), run.metrics["attacks"].get(name) or {}
         taxonomy = dict(spec.get("taxonomy") or {})
-        unit = STEP_UNITS.get(name, "step of the first success")
+        unit = STEP_UNITS.get(spec.get("method", name), "step of the first success")
         settings = ", ".join(f"{key} = {_setting(value)}" for key, value in (spec.get("settings") or {}).items())
         found.append(
             Card(
@@ -85,6 +92,8 @@ def _part(name: str, row: Mapping[str, Any], unit: str) -> Part:
         success=row.get("success"),
         facts=tuple(_facts(row)),
         chart=histogram(steps, unit) if any(int(step) >= 0 for step in steps) else None,
+        curve=query_curve(row.get("curve") or [], row["images"] - row["skipped"]),
+        flows=tuple(row.get("flows") or ()),
     )
 
 

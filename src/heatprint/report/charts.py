@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,6 +119,25 @@ def training_charts(epochs: Sequence[Mapping[str, Any]]) -> list[LineChart]:
         if known:
             charts.append(_line(title, [float(row[key]) for row in known], [row.get("size") for row in known], ceiling))
     return charts
+
+
+def query_curve(points: Sequence[Sequence[int]], tried: int) -> LineChart | None:
+    """Successes within so many forward passes, on a logarithmic axis; None without any success."""
+    if len(points) < 2 or not tried:
+        return None
+    spread = math.log10(points[-1][0]) or 1.0
+    places = [(round(WIDTH * math.log10(q) / spread, 2), round(HEIGHT * (1 - n / tried), 2)) for q, n in points]
+    share = points[-1][1] / tried
+    decades = range(1, int(spread) + 1)
+    return LineChart(
+        title="successes within so many forward passes (share of the images attacked)",
+        points=" ".join(f"{x:g},{y:g}" for x, y in places),
+        end=places[-1],
+        top=1.0,
+        final=share,
+        breaks=tuple((round(WIDTH * d / spread, 2), f"{10**d:,}") for d in decades),
+        words="successes within forward passes: " + ", ".join(f"{n} within {q}" for q, n in points),
+    )
 
 
 def _line(title: str, values: list[float], sizes: list[Any], ceiling: float | None) -> LineChart:

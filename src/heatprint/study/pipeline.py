@@ -9,7 +9,7 @@ from pathlib import Path
 
 from heatprint.core.store import Store
 from heatprint.report import report
-from heatprint.study.progress import SILENT, Watch
+from heatprint.study.progress import SILENT, Logged, Watch
 from heatprint.study.recipe import Recipe
 from heatprint.study.results import metrics, run_card
 from heatprint.study.steps import Lab, same_study
@@ -24,7 +24,7 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
         watch: Shows progress.
 
     Returns:
-        The path of the report.
+        The path of the report. ``events.jsonl`` beside it has the progress for machines to read.
 
     Raises:
         StoreError: Another process is writing to the folder, or it holds something else.
@@ -32,6 +32,7 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
     store = Store(Path(out))
     with store.writing():
         same_study(store, recipe)
+        watch = Logged(watch, store.root / "events.jsonl")
         lab = Lab(recipe, store, watch)
         data = lab.load()
         clear = lab.train(data)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -35,6 +38,36 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+class Logged:
+    """Writes each step and its progress to a file as one JSON object a line, and shows it elsewhere too.
+
+    A line holds ``time`` (seconds since 1970), ``step``, ``done``, ``total``, and for attacks the fields of
+    `heatprint.attacks.ledger.Tally`. Lines of earlier runs of the same folder stay.
+    """
+
+    def __init__(self, watch: Watch, path: Path) -> None:
+        self._watch = watch
+        self._path = path
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Progress]:
+        """Show one step, and log its begin, its progress and its end."""
+        with self._path.open("a", encoding="utf-8") as sink, self._watch.step(title) as shown:
+
+            def log(**fields: Any) -> None:
+                sink.write(json.dumps({"time": round(time.time(), 3), "step": title, **fields}) + "\n")
+                sink.flush()
+
+            def progress(done: int, total: int, note: object = "") -> None:
+                told = asdict(note) if is_dataclass(note) and not isinstance(note, type) else {}
+                log(done=done, total=total, **told)
+                shown(done, total, note)
+
+            log(event="begin")
+            yield progress
+            log(event="end")
 
 
 class Shown:

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from heatprint.attacks import ATTACKS
+from heatprint.attacks.ledger import Budget
 from heatprint.core.errors import HeatprintError, InvalidInput, UnknownName
+from heatprint.core.goals import Criterion
 from heatprint.core.protocols import Attack, Embedder, Explainer, Signer
 from heatprint.core.registry import validated
 from heatprint.defences.retrain import FINE_TUNE
@@ -53,17 +55,23 @@ class MethodTable(_Table):
 
 
 class AttackTable(MethodTable):
-    """An attack, the images it is run on, and whether a defence is trained from it."""
+    """An attack, the images it is run on, what counts as a success, and whether a defence is trained from it."""
 
     name: str
     title: str = ""
     test: int | None = Field(None, ge=1)
     train: int = Field(0, ge=0)
     retrain: bool = False
+    every_target: bool = False
+    margin: float = Field(0.0, ge=0)
+    probability: float = Field(0.0, ge=0, lt=1)
+    forwards: int | None = Field(None, ge=1)
+    backwards: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _valid(self) -> AttackTable:
-        self.make()
+        if self.make().taxonomy.specificity == "untargeted" and self.every_target:
+            raise ValueError(f"{self.name}: {self.method} cannot aim at a class; leave every_target out")
         if self.retrain and not self.train:
             raise ValueError(f"{self.name}: retrain = true needs train = how many training images to attack")
         return self
@@ -71,6 +79,14 @@ class AttackTable(MethodTable):
     def make(self) -> Attack:
         """The attack."""
         return ATTACKS.make(self.method, **self.settings)
+
+    @property
+    def rules(self) -> tuple[Criterion, Budget]:
+        """When an attack counts as a success, and the most it may ask about an image."""
+        return (
+            Criterion(margin=self.margin, probability=self.probability),
+            Budget(forwards=self.forwards, backwards=self.backwards),
+        )
 
 
 class ExplainerTable(MethodTable):

@@ -77,8 +77,8 @@ def metrics(
         "arms": list(cards),
         "attacks": {
             name: {
-                "test": attack_summary(hit),
-                **({"train": attack_summary(for_training[name])} if name in for_training else {}),
+                "test": attack_summary(hit, data.classes),
+                **({"train": attack_summary(for_training[name], data.classes)} if name in for_training else {}),
             }
             for name, hit in old.items()
         },

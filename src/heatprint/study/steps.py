@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from heatprint.attacks import attack
+from heatprint.attacks import attack, attack_every_target
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
 from heatprint.core.errors import HeatprintError, InvalidInput, StoreError
@@ -90,24 +90,38 @@ class Lab:
     ) -> Attacked:
         """An attack on the training or test images, in parts."""
         method, seed = table.make(), self._recipe.seed
+        run = attack_every_target if table.every_target else attack
+        criterion, budget = table.rules
         chosen = batch.take(sample(batch, table.train if split == "train" else table.test))
         step = f"attacks/{of}/{table.name}/{split}"
         done: list[Attacked] = []
-        size = PART[method.taxonomy.knowledge]
+        taxonomy = method.taxonomy
+        size = PART[taxonomy.knowledge] if taxonomy.scope == "image" else max(len(chosen), 1)
         with self._watch.step(f"{table.title or table.name} on {of}, {split} images") as progress:
             for index, rows in enumerate(torch.split(torch.arange(len(chosen)), size)):
                 piece = chosen.take(rows)
                 part = self._store.memo(
                     step,
                     index,
-                    (VERSION, classifier.digest, method, seed, *_identity(piece)),
+                    (
+                        VERSION,
+                        classifier.digest,
+                        method,
+                        table.every_target,
+                        criterion,
+                        budget,
+                        seed,
+                        *_identity(piece),
+                    ),
                     lambda piece=piece, index=index: to_part(  # type: ignore[misc]
-                        attack(
+                        run(
                             classifier,
                             piece,
                             method,
                             seed=seed,
-                            progress=_shifted(progress, index * size, len(chosen), _won(done)),
+                            criterion=criterion,
+                            budget=budget,
+                            progress=_shifted(progress, index * size, len(chosen)),
                         ),
                         classifier.classes,
                     ),
@@ -280,5 +294,6 @@ def _won(parts: Sequence[Attacked]) -> str:
     return f"{sum(int(p.success.sum()) for p in parts)} successes so far"
 
 
-def _shifted(progress: Progress, offset: int, total: int, note: str) -> Progress:
-    return lambda done, *_: progress(offset + done, total, note)
+def _shifted(progress: Progress, offset: int, total: int) -> Progress:
+    """The progress of one part within all; skipped images count as done at its end."""
+    return lambda done, part, note="": progress(offset + done, total, note)

@@ -1,0 +1,100 @@
+"""Whether a classifier gets a sparse forward: traced once, compared with the plain forward, and timed against it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from heatprint.core.classifier import Classifier
+from heatprint.core.errors import Unsupported
+from heatprint.models.sparse.forward import SparseForward
+
+LOG = logging.getLogger("heatprint")
+GAIN_FROM = 1.5  # times fewer multiplications; below, the book-keeping eats what is left
+TOLERANCE = 3e-5  # difference of two float32 results, of the largest logit; each is within about 1e-5 of float64
+CANDIDATES = 32
+
+_KNOWN: WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], SparseForward | None]] = WeakKeyDictionary()
+
+
+def sparse_forward(classifier: Classifier) -> SparseForward | None:
+    """The classifier's sparse forward, if it has one that is right and faster; else None, and one line in the log.
+
+    The answer is kept for as long as the network lives and its weights are not written to.
+    """
+    state = _state(classifier)
+    known = _KNOWN.get(classifier.network)
+    if known is None or known[0] != state:
+        known = state, _examined(classifier)
+        _KNOWN[classifier.network] = known
+    return known[1]
+
+
+def _state(classifier: Classifier) -> tuple[object, ...]:
+    """Changes whenever somebody writes to the network, moves it, or uses it with another normalisation."""
+    tensors = [*classifier.network.parameters(), *classifier.network.buffers()]
+    return classifier.size, classifier.mean, classifier.std, tuple((t.data_ptr(), t._version) for t in tensors)
+
+
+def _examined(classifier: Classifier) -> SparseForward | None:
+    try:
+        if classifier.device.type != "cpu" or classifier.dtype != torch.float32:
+            raise Unsupported(f"it runs on {classifier.device.type} in {classifier.dtype}, not on the CPU in float32")
+        sparse = SparseForward(classifier)
+        if sparse.gain < GAIN_FROM:
+            raise Unsupported(f"it would save a factor of {sparse.gain:.1f} only")
+        speed = _compared(classifier, sparse)
+    except Unsupported as reason:
+        LOG.info("%s: recoloured pixels take the plain forward pass: %s.", classifier.name, reason)
+        return None
+    LOG.info("%s: recoloured pixels take the sparse forward pass, %.1f times as fast.", classifier.name, speed)
+    return sparse
+
+
+def _compared(classifier: Classifier, sparse: SparseForward) -> float:
+    """How many times as fast as the plain forward it is here.
+
+    Raises:
+        Unsupported: It is slower, or its logits differ.
+    """
+    images, rows, places, colours = _candidates(classifier.size)
+    painted = images[rows]
+    painted[torch.arange(len(rows)), :, places[:, 0, 0], places[:, 0, 1]] = colours[:, 0]
+    painted = painted.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        whole = classifier(painted)
+        found = sparse(images, rows, places, colours)
+        error = float((found - whole).abs().max() / whole.abs().max())
+        if not error <= TOLERANCE:
+            raise Unsupported(f"its sparse logits differ by {error:.1g} of the largest")
+        speed = _seconds(lambda: classifier(painted)) / _seconds(lambda: sparse(images, rows, places, colours))
+    sparse.forget()
+    if speed < 1:
+        raise Unsupported(f"the sparse form runs at {speed:.2f} times the speed here")
+    return speed
+
+
+def _candidates(size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Recoloured pixels of one image of noise: the four corners, and places and colours drawn at random."""
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand((1, 3, size, size), generator=rng)
+    places = torch.randint(0, size, (CANDIDATES, 1, 2), generator=rng)
+    edge = size - 1
+    places[:4, 0] = torch.tensor([[0, 0], [0, edge], [edge, 0], [edge, edge]])
+    colours = torch.rand((CANDIDATES, 1, 3), generator=rng).round()
+    return images, torch.zeros(CANDIDATES, dtype=torch.long), places, colours
+
+
+def _seconds(work: Callable[[], Tensor]) -> float:
+    """The shorter of two runs."""
+    best = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,182 @@
+"""The sparse forward: logits of images with a few recoloured pixels, computing only what the change reaches.
+
+The clean activations of an image are computed once and held. A recoloured pixel then alters a small window of each
+early map, and only that window is pushed through the network, as differences; from the layer on where a change
+reaches most of a map, whole activations are computed as usual. Exact up to float rounding, for networks of
+convolutions, batch norm, elementwise activations, pooling, sums and concatenations (docs/decisions/0008).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from heatprint.core.classifier import Classifier
+from heatprint.core.errors import Unsupported
+from heatprint.models.sparse import steps
+from heatprint.models.sparse.graph import Kind, Operation, operations
+from heatprint.models.sparse.plan import Plan
+from heatprint.models.sparse.record import activations, attribute, last_uses, shapes, trace
+from heatprint.models.sparse.steps import Conv, Rows
+from heatprint.models.sparse.windows import Reach, Window, of_pixels
+
+HELD_BYTES = 1 << 30  # clean activations kept at one time
+HELD_IMAGES = 64
+CANDIDATE_FLOATS = 1 << 25  # altered values of one chunk of candidates
+CANDIDATES = (16, 128)  # least and most of a chunk: the altered values of more do not fit the cache
+
+Step = Callable[[Operation, list[Rows], Window], Tensor]
+
+
+class SparseForward:
+    """A classifier's sparse forward.
+
+    Args:
+        classifier: On the CPU, in float32.
+
+    Attributes:
+        gain: How many times fewer multiplications one recoloured pixel costs than a whole forward pass.
+
+    Raises:
+        Unsupported: The network cannot be traced, or too little of it has a sparse form; the message says why.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._traced = trace(classifier)
+        self._operations = operations(self._traced, shapes(self._traced, classifier))
+        self._last_use = last_uses([o.node for o in self._operations])
+        self._plan = Plan(self._operations, classifier.size)
+        sparse = self._plan.sparse(1)
+        if sum(sparse[o.node.name] for o in self._operations if o.kind == "conv") < 2:
+            raise Unsupported("fewer than two of its convolutions have a sparse form")
+        self._convs = {
+            o.node.name: Conv(cast(nn.Conv2d, o.module).weight, cast(Reach, o.reach))
+            for o in self._operations
+            if o.kind == "conv"
+        }
+        self._recorded = {o.node.name for o in self._operations if sparse[o.node.name]}
+        size = 4 * sum(o.floats for o in self._operations if o.node.name in self._recorded)
+        self._capacity = max(1, min(HELD_IMAGES, HELD_BYTES // size))
+        self._slots: OrderedDict[int, int] = OrderedDict()
+        self._held: dict[str, Tensor] = {}
+        self._images: Tensor | None = None
+        self.gain = self._plan.gain
+        self._steps: dict[Kind, Step] = {
+            "conv": lambda o, read, after: self._convs[o.node.name](read[0].delta, read[0].window, after),
+            "max": lambda o, read, after: steps.max_pool(read[0], after, cast(Reach, o.reach), self._held[o.node.name]),
+            "average": lambda o, read, after: steps.average_pool(
+                read[0].delta, read[0].window, after, cast(Reach, o.reach)
+            ),
+            "scale": lambda o, read, after: read[0].delta * steps.scale(cast(nn.BatchNorm2d, o.module)),
+            "pointwise": lambda o, read, after: steps.pointwise(
+                read[0], cast("Callable[[Tensor], Tensor]", o.function)
+            ),
+            "add": lambda o, read, after: steps.added(read[0], read[-1], after),
+            "subtract": lambda o, read, after: steps.added(read[0], read[-1], after, sign=-1.0),
+            "cat": lambda o, read, after: steps.concatenated(read, after),
+            "same": lambda o, read, after: read[0].delta,
+        }
+
+    def __call__(self, images: Tensor, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        """Logits [M, K] of attacked images with some pixels recoloured.
+
+        Clean activations are held for as long as the same tensor `images` is given.
+
+        Args:
+            images: All attacked images, float32 [N, 3, H, W] in [0, 1].
+            rows: Which of them each candidate starts from, int64 [M].
+            places: int64 [M, d, 2], row and column.
+            colours: float32 [M, d, 3] in [0, 1]. Of two edits of one pixel the last counts.
+        """
+        if images is not self._images:
+            self.forget()
+            self._images = images
+        least, most = CANDIDATES
+        chunk = max(least, min(most, int(CANDIDATE_FLOATS // (self._plan.floats * places.shape[1]))))
+        out = torch.empty((len(rows), len(self._classifier.classes)))
+        for part in torch.split(torch.arange(len(rows)), chunk):
+            for some in self._groups(rows[part]):
+                here = part[some]
+                slots = self._hold(images, rows[here])
+                old = images.permute(0, 2, 3, 1)[rows[here, None], places[here, :, 0], places[here, :, 1]]
+                deltas = (colours[here] - old) / torch.tensor(self._classifier.std)
+                out[here] = self._run(slots, places[here], deltas)
+        return out
+
+    def forget(self) -> None:
+        """Drop the clean activations and the memory they take."""
+        self._slots.clear()
+        self._held.clear()
+        self._images = None
+
+    def _groups(self, rows: Tensor) -> list[Tensor]:
+        """Candidates in groups whose images can be held together."""
+        _, number = torch.unique(rows, return_inverse=True)
+        groups = int(number.max()) // self._capacity + 1
+        return [(number // self._capacity == g).nonzero().squeeze(1) for g in range(groups)]
+
+    def _hold(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Slots of the clean activations of rows, int64 [M], computed now where they are not held."""
+        wanted = torch.unique(rows).tolist()
+        for row in wanted:
+            if row in self._slots:
+                self._slots.move_to_end(row)
+        missing = [row for row in wanted if row not in self._slots]
+        for row in missing:
+            full = len(self._slots) >= self._capacity
+            self._slots[row] = self._slots.popitem(last=False)[1] if full else len(self._slots)
+        for part in torch.split(torch.tensor(missing, dtype=torch.long), 8):
+            slots = [self._slots[row] for row in part.tolist()]
+            for name, value in activations(self._traced, self._classifier.normalise(images[part]), self._recorded):
+                if name not in self._held:
+                    self._held[name] = torch.empty((self._capacity, *value.shape[1:]))
+                self._held[name][slots] = value
+        return torch.tensor([self._slots[row] for row in rows.tolist()])
+
+    @torch.no_grad()
+    def _run(self, slots: Tensor, places: Tensor, deltas: Tensor) -> Tensor:
+        """Logits of one chunk: `slots` [M] of its images, `deltas` [M, d, 3] of the network's input."""
+        sparse = self._plan.sparse(places.shape[1])
+        values: dict[str, Rows | Tensor] = {}
+        for index, operation in enumerate(self._operations):
+            name = operation.node.name
+            if not sparse[name]:
+                values[name] = self._whole(operation, values)
+            elif operation.kind == "input":
+                window = of_pixels(places, operation.side)
+                values[name] = self._rows(name, steps.painted(window, places, deltas), window, slots)
+            else:
+                read = [cast(Rows, values[n]) for n in operation.inputs]
+                after = self._plan.window(operation, [r.window for r in read])
+                values[name] = self._rows(name, self._steps[operation.kind](operation, read, after), after, slots)
+            for done in self._last_use[index]:
+                values.pop(done, None)
+        (logits,) = values.values()
+        return cast(Tensor, logits)
+
+    def _rows(self, name: str, delta: Tensor, window: Window, slots: Tensor) -> Rows:
+        return Rows(delta=delta, window=window, clean=self._held[name], slots=slots)
+
+    def _whole(self, operation: Operation, values: dict[str, Rows | Tensor]) -> Tensor:
+        """One operation on whole activations, as the network itself does it."""
+
+        def ready(argument: fx.Node) -> Any:
+            if argument.op == "get_attr":
+                return attribute(self._traced, str(argument.target))
+            value = values[argument.name]
+            if isinstance(value, Rows):
+                value = values[argument.name] = steps.dense(value)
+            return value
+
+        node = operation.node
+        args, kwargs = fx.node.map_arg(node.args, ready), fx.node.map_arg(node.kwargs, ready)
+        if operation.module is not None:
+            return cast(Tensor, operation.module(*args, **kwargs))
+        if node.op == "call_method":
+            return cast(Tensor, getattr(args[0], str(node.target))(*args[1:], **kwargs))
+        return cast("Callable[..., Tensor]", node.target)(*args, **kwargs)
