@@ -147,9 +147,11 @@ def one_pixel(options: argparse.Namespace) -> list[dict[str, Any]]:
     images = images.take(range(min(options.images, len(images))))
     settings = {"population": 400, "generations": options.generations}
     method = make("one-pixel", preset="scipy", **settings)  # the strategy the peers run too
+    generations, trained = options.generations, model.trainable.to(memory_format=torch.contiguous_format)
     peers = {
-        "torchattacks": torchattacks_pixel(model, options.generations),
-        "ART": art_pixel(model, options.generations),
+        "torchattacks, network as trained": torchattacks_pixel(Module(model, trained), generations),
+        "torchattacks, network folded": torchattacks_pixel(Module(model, model.network), generations),
+        "ART, network folded": art_pixel(model, generations),
     }
     results = []
     for name, peer in peers.items():
@@ -174,12 +176,12 @@ def one_pixel(options: argparse.Namespace) -> list[dict[str, Any]]:
     return results
 
 
-def torchattacks_pixel(model: Classifier, generations: int) -> Callable[[Tensor, Tensor], Tensor] | None:
+def torchattacks_pixel(network: nn.Module, generations: int) -> Callable[[Tensor, Tensor], Tensor] | None:
     if find_spec("torchattacks") is None:
         return None
     import torchattacks
 
-    found = torchattacks.OnePixel(Module(model), pixels=1, steps=generations, popsize=400, inf_batch=128)
+    found = torchattacks.OnePixel(network, pixels=1, steps=generations, popsize=400, inf_batch=128)
     return lambda images, labels: found(images, labels)
 
 
@@ -225,7 +227,7 @@ def pgd(options: argparse.Namespace) -> list[dict[str, Any]]:
     if find_spec("torchattacks"):
         import torchattacks
 
-        one = torchattacks.PGD(Module(model), eps=2 / 255, alpha=0.5 / 255, steps=40)
+        one = torchattacks.PGD(Module(model, model.network), eps=2 / 255, alpha=0.5 / 255, steps=40)
         x, y = images.images, images.labels
         results.append(
             alternating(title.format("torchattacks"), lambda: attack(model, images, method), lambda: one(x, y), options)
@@ -234,7 +236,7 @@ def pgd(options: argparse.Namespace) -> list[dict[str, Any]]:
         import foolbox
 
         other = foolbox.attacks.LinfPGD(abs_stepsize=0.5 / 255, steps=40)
-        seen = foolbox.PyTorchModel(Module(model), bounds=(0, 1))
+        seen = foolbox.PyTorchModel(Module(model, model.network), bounds=(0, 1))
         x, y = images.images, images.labels
         results.append(
             alternating(
@@ -250,19 +252,25 @@ def pgd(options: argparse.Namespace) -> list[dict[str, Any]]:
 class Module(nn.Module):
     """A classifier as a module of images in [0, 1]."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, network: nn.Module) -> None:
         super().__init__()
-        self.model, self.network = model, model.network
+        self.network = network
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (model.mean, model.std))
+        self.folded = network is model.network
+        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+        """Logits [N, K]."""
+        x = (x - self.mean) / self.std
+        logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last) if self.folded else x)
+        return logits
 
 
 def art_classifier(model: Classifier, scale: float = 1.0) -> Any:
     from art.estimators.classification import PyTorchClassifier
 
     return PyTorchClassifier(
-        model=Module(model),
+        model=Module(model, model.network),
         loss=nn.CrossEntropyLoss(),
         input_shape=(3, model.size, model.size),
         nb_classes=len(model.classes),

@@ -12,9 +12,9 @@ from PIL import Image
 
 from heatprint.attacks import attack, make
 from heatprint.attacks.access import LabelAccess
-from heatprint.attacks.crossfit import halves
-from heatprint.attacks.decision import bisect, find_start
 from heatprint.attacks.ledger import Budget
+from heatprint.attacks.parts.crossfit import halves
+from heatprint.attacks.parts.decision import bisect, find_start
 from heatprint.attacks.patch import cut, pasted
 from heatprint.attacks.spatial import Spatial, moved
 from heatprint.core.errors import InvalidInput

@@ -12,7 +12,7 @@ from torch import nn
 
 from heatprint.attacks import ATTACKS, adapt, attack, make
 from heatprint.attacks.access import ScoreAccess, WhiteBox
-from heatprint.attacks.foreign_view import Spent, View, seeded
+from heatprint.attacks.foreign.view import Spent, View, seeded
 from heatprint.attacks.ledger import Budget
 from heatprint.core.digest import digest
 from heatprint.core.errors import BrokenContract, InvalidInput, MissingExtra, UnknownName

@@ -14,10 +14,10 @@ from torch import nn
 from heatprint.attacks import attack, make
 from heatprint.attacks.access import WhiteBox
 from heatprint.attacks.apgd import periods
-from heatprint.attacks.boundaries import onto_plane
 from heatprint.attacks.ensemble import EFFORTS
 from heatprint.attacks.ledger import Budget
-from heatprint.attacks.losses import dlr, named, towards
+from heatprint.attacks.parts.boundaries import onto_plane
+from heatprint.attacks.parts.losses import dlr, named, towards
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Criterion, Goal, untargeted
 from heatprint.core.streams import Streams

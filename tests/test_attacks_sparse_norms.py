@@ -10,8 +10,8 @@ from heatprint.attacks.access import WhiteBox
 from heatprint.attacks.ead import EAD
 from heatprint.attacks.fmn import FMN
 from heatprint.attacks.jsma import JSMA
+from heatprint.attacks.parts.few_pixels import corners, fewest, prune, top_pixels
 from heatprint.attacks.sigma_zero import SigmaZero
-from heatprint.attacks.sparse import corners, fewest, prune, top_pixels
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Criterion, untargeted
 from heatprint.core.norms import length, project
@@ -102,7 +102,9 @@ def test_minimal_norm_attacks_aim_at_the_least_likely_class(name, settings, norm
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(("name", "settings"), [("fmn", {"norm": "l0"}), ("sigma-zero", {"steps": 60})])
+@pytest.mark.parametrize(
+    ("name", "settings"), [("fmn", {"norm": "l0"}), ("sigma-zero", {"steps": 60}), ("jsma", {"gamma": 1.0})]
+)
 def test_l0_attacks_change_the_fewest_pixels_there_can_be(name, settings, seed):
     linear = linear_classifier(size=16)
     batch = robust_batch(linear, 16, seed=seed)
@@ -207,7 +209,7 @@ def test_jsma_takes_the_pixels_that_the_saliency_map_ranks_first():
     linear = linear_classifier(classes=3, size=6)
     batch = labelled_batch(linear, 6)
     targets = predict(linear, batch.pixels).argsort(1)[:, 0]
-    hit = attack(linear, batch, JSMA(gamma=1.0), targets=targets)
+    hit = attack(linear, batch, JSMA(gamma=1.0, prune=False), targets=targets)
     assert hit.success.all()
     assert torch.equal(hit.step, hit.distance.l0), "one pixel a step, black or white at once"
     weight = linear.network.dense.weight.view(3, 3, 36).sum(1)  # slope of each pixel, all channels together
@@ -226,9 +228,9 @@ def test_jsma_takes_the_pixels_that_the_saliency_map_ranks_first():
 def test_jsma_asks_few_gradients_of_many_classes_and_finds_the_same(monkeypatch):
     victim = small_classifier(classes=4, seed=2)
     batch = labelled_batch(victim, 6)
-    whole = attack(victim, batch, JSMA(theta=100 / 255))
+    whole = attack(victim, batch, JSMA(theta=100 / 255, prune=False))
     monkeypatch.setattr("heatprint.attacks.jsma.FEW", 3)
-    two = attack(victim, batch, JSMA(theta=100 / 255))
+    two = attack(victim, batch, JSMA(theta=100 / 255, prune=False))
     assert torch.equal(whole.adversarial.pixels, two.adversarial.pixels)
     assert torch.equal(2 * whole.backwards, 4 * two.backwards), "two instead of four gradients a step"
     moved = (whole.adversarial.pixels.int() - batch.pixels.int()).abs()

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heatprint.attacks.evolution import distinct
+from heatprint.attacks.parts.evolution import distinct
 from heatprint.core.digest import digest
 from heatprint.core.errors import HeatprintError, InvalidInput, UnknownName
 from heatprint.core.goals import Goal, targeted, untargeted

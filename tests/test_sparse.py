@@ -284,6 +284,6 @@ def test_what_lies_on_the_boundary_is_asked_of_the_plain_forward(monkeypatch):
     monkeypatch.setattr(access, "_plain", lambda r, p, c: asked.append(len(r)) or plain(r, p, c))
     tie = torch.tensor([[1.0, 1.0 + 1e-6]]).repeat(6, 1)
     tie[0] = torch.tensor([1.0, 2.0])
-    monkeypatch.setattr("heatprint.attacks.access.sparse_forward", lambda _: lambda *_: tie.clone())
+    monkeypatch.setattr("heatprint.models.sparse.sparse_forward", lambda _: lambda *_: tie.clone())
     access.recoloured(rows, places, colours)
     assert asked == [5]

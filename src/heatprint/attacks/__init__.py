@@ -2,7 +2,7 @@
 
 from heatprint.attacks.door import attack
 from heatprint.attacks.every_target import attack_every_target
-from heatprint.attacks.foreign import adapt
+from heatprint.attacks.foreign.adapt import adapt
 from heatprint.core.protocols import Attack
 from heatprint.core.registry import Registry
 
@@ -10,7 +10,7 @@ ATTACKS: Registry[Attack] = Registry(
     "attacks",
     {
         "apgd": "heatprint.attacks.apgd:APGD",
-        "art": "heatprint.attacks.foreign_art:ART",
+        "art": "heatprint.attacks.foreign.art:ART",
         "bim": "heatprint.attacks.bim:BIM",
         "blur": "heatprint.attacks.blur:Blur",
         "boundary": "heatprint.attacks.boundary:Boundary",
@@ -23,7 +23,7 @@ ATTACKS: Registry[Attack] = Registry(
         "fab": "heatprint.attacks.fab:FAB",
         "fgsm": "heatprint.attacks.fgsm:FGSM",
         "fmn": "heatprint.attacks.fmn:FMN",
-        "foolbox": "heatprint.attacks.foreign_foolbox:Foolbox",
+        "foolbox": "heatprint.attacks.foreign.foolbox:Foolbox",
         "hopskipjump": "heatprint.attacks.hopskipjump:HopSkipJump",
         "jpeg": "heatprint.attacks.jpeg:JPEG",
         "jsma": "heatprint.attacks.jsma:JSMA",
@@ -37,7 +37,7 @@ ATTACKS: Registry[Attack] = Registry(
         "simba": "heatprint.attacks.simba:SimBA",
         "spatial": "heatprint.attacks.spatial:Spatial",
         "square": "heatprint.attacks.square:Square",
-        "torchattacks": "heatprint.attacks.foreign_torchattacks:TorchAttacks",
+        "torchattacks": "heatprint.attacks.foreign.torchattacks:TorchAttacks",
         "universal": "heatprint.attacks.universal:Universal",
     },
 )

@@ -7,7 +7,7 @@ threat model cannot be left by accident.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,7 +18,9 @@ from heatprint.core.errors import BrokenContract
 from heatprint.core.goals import Goal
 from heatprint.core.protocols import Loss
 from heatprint.models.predict import batch_size
-from heatprint.models.sparse import SparseForward, sparse_forward
+
+if TYPE_CHECKING:
+    from heatprint.models.sparse import SparseForward
 
 DOUBT = 1e-4  # of the largest logit: within it, rounding could decide what the label is
 
@@ -169,6 +171,8 @@ class ScoreAccess(LabelAccess):
 
     def _recoloured(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
         """By the sparse forward where there is one; what it finds on the boundary is asked of the plain one again."""
+        from heatprint.models.sparse import sparse_forward  # brings Numba, which other attacks do without
+
         self._sparse = sparse_forward(self._classifier)
         if self._sparse is None:
             return self._plain(rows, places, colours)
@@ -253,11 +257,13 @@ class _Counted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, rows: Tensor, ledger: Ledger) -> Tensor:
+        """The images themselves."""
         ctx.rows, ctx.ledger = rows, ledger
         return images.view_as(images)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient, where it is allowed."""
         (gradient,) = gradients
         allowed = ctx.ledger.admit(ctx.rows, forwards=0, backwards=1)
         if allowed is not None:

@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heatprint.attacks.balls import check_radius, random_point, steepest, usable
-from heatprint.attacks.losses import LossName, named, towards
-from heatprint.attacks.rounding import confirm, fit
+from heatprint.attacks.parts.balls import check_radius, random_point, steepest, usable
+from heatprint.attacks.parts.losses import LossName, named, towards
+from heatprint.attacks.parts.rounding import confirm, fit
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import Level

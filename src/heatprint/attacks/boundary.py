@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heatprint.attacks.decision import CHANNEL, bisect, find_start
-from heatprint.attacks.rounding import settle
+from heatprint.attacks.parts.decision import CHANNEL, bisect, find_start
+from heatprint.attacks.parts.rounding import settle
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.norms import length

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heatprint.attacks.rounding import settle
+from heatprint.attacks.parts.rounding import settle
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.norms import length
@@ -31,7 +31,7 @@ class CarliniWagner:
     the best other minus the label's (f6 of the paper). kappa, the confidence, is ``goal.criterion.margin``. The
     weight c is searched for per image: ten times as much until an attempt succeeds, then by halving. Each image has
     its own state and gives a descent up when its loss stops falling. Results are brought to 8 bits by
-    `heatprint.attacks.rounding.settle`; an image that stands is returned at the iterate with the largest margin.
+    `heatprint.attacks.parts.rounding.settle`; an image that stands is returned at the iterate with the largest margin.
     Differs from the paper in that every descent starts at the clean image alone.
 
     Attributes:

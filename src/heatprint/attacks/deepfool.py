@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heatprint.attacks.boundaries import boundaries, rivals
-from heatprint.attacks.rounding import settle
+from heatprint.attacks.parts.boundaries import boundaries, rivals
+from heatprint.attacks.parts.rounding import settle
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.protocols import Access, Progress
@@ -27,7 +27,7 @@ class DeepFool:
     it (eq. 11 with p = inf). All images of a batch walk together; each stops when its goal is reached. Differs from
     the paper in that every iterate is clipped to [0, 1], that the overshoot is already part of each iterate, as in
     the authors' code, and in targeted goals, which the paper has not: there the one boundary is the target's with
-    its best rival. Results are then brought to 8 bits by `heatprint.attacks.rounding.settle`.
+    its best rival. Results are then brought to 8 bits by `heatprint.attacks.parts.rounding.settle`.
 
     Attributes:
         norm: ``"l2"`` or ``"linf"``: the distance that is kept small.

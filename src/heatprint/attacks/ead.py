@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heatprint.attacks.rounding import settle
+from heatprint.attacks.parts.rounding import settle
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.norms import Norm, length
@@ -135,6 +135,7 @@ class _Found:
 
     @classmethod
     def of(cls, clean: Tensor) -> _Found:
+        """Nothing found yet."""
         far = torch.full((len(clean),), torch.inf, device=clean.device)
         return cls(images=clean.clone(), distance=far, margin=-far, first=torch.full_like(far, -1, dtype=torch.long))
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from heatprint.attacks.apgd import APGD
-from heatprint.attacks.balls import check_radius
 from heatprint.attacks.fab import FAB
 from heatprint.attacks.one_pixel import OnePixel
-from heatprint.attacks.rounding import fit
+from heatprint.attacks.parts.balls import check_radius
+from heatprint.attacks.parts.rounding import fit
+from heatprint.attacks.parts.subset import SubsetAccess, subset_streams
 from heatprint.attacks.square import Square
-from heatprint.attacks.subset import SubsetAccess, subset_streams
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import Level, to_images, to_pixels

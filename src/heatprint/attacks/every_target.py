@@ -59,7 +59,6 @@ def attack_every_target(
 def _merged(one: Attacked, other: Attacked, norm: str) -> Attacked:
     """Per image the better of two attempts, with the queries of both."""
     wins = _rank(other, norm) < _rank(one, norm)
-    chosen = {name: _where(wins, getattr(other, name), getattr(one, name)) for name in ("success", "step", "logits")}
     pixels = _where(wins, other.adversarial.pixels, one.adversarial.pixels)
     late = torch.where(other.first_hit >= 0, other.first_hit + one.forwards, -1)
     return replace(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heatprint.attacks.balls import BallNorm, check_radius, random_point
-from heatprint.attacks.boundaries import boundaries, onto_plane, rivals
-from heatprint.attacks.rounding import settle
+from heatprint.attacks.parts.balls import BallNorm, check_radius, random_point
+from heatprint.attacks.parts.boundaries import boundaries, onto_plane, rivals
+from heatprint.attacks.parts.rounding import settle
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import Level
@@ -29,7 +29,7 @@ class FAB:
     Projections are onto the linearised boundary within [0, 1], and exact. An iterate that reaches the goal is
     kept if it is the nearest so far and drawn back towards the clean image; in the end the segment between the clean
     image and the best one is searched, and the result brought to 8 bits by
-    `heatprint.attacks.rounding.settle`. Targeted goals have one boundary, the target's with its best rival; the
+    `heatprint.attacks.parts.rounding.settle`. Targeted goals have one boundary, the target's with its best rival; the
     paper's targeted variant fixes the pair of label and target instead, which need not make the target win.
 
     Attributes:

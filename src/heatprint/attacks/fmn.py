@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heatprint.attacks.balls import steepest
-from heatprint.attacks.rounding import settle
-from heatprint.attacks.sparse import fewest, prune, top_pixels
+from heatprint.attacks.parts.balls import steepest
+from heatprint.attacks.parts.few_pixels import fewest, prune, top_pixels
+from heatprint.attacks.parts.rounding import settle
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.norms import Norm, length, project
@@ -34,8 +34,8 @@ class FMN:
 
     Differs from the paper in L0: a pixel counts once whatever number of its channels moves, the projection keeps
     whole pixels, the first-order distance is the number of pixels that make up for the lead when moved to black or
-    white in each channel, and the result is pruned (`heatprint.attacks.sparse.prune`), since an iterate chooses its
-    pixels by how far they have moved, not by what they achieve.
+    white in each channel, and the result is pruned (`parts.few_pixels.prune`), since an iterate chooses its pixels by
+    how far they have moved, not by what they achieve.
 
     Attributes:
         norm: ``"l0"``, ``"l1"``, ``"l2"`` or ``"linf"``.

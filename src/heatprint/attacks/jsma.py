@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from heatprint.attacks.parts.few_pixels import prune
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import LEVELS, Level, check_level
@@ -35,12 +36,15 @@ class JSMA:
         theta: Change of a pixel in one step, pixel values in (0, 1], rounded to whole levels, one at least.
         gamma: Share of the image's pixels that may change, in (0, 1]; one pixel at least.
 
+        prune: Afterwards undo the pixels a success can do without (`parts.few_pixels.prune`); False as published.
+
     A step costs one Jacobian (a gradient for each class), or two gradients where there are more than ten classes. The
     step of the result is the number of pixel moves made at the success.
     """
 
     theta: Level = 1.0
     gamma: float = 0.1
+    prune: bool = True
 
     def __post_init__(self) -> None:
         check_level("JSMA: theta", self.theta)
@@ -67,6 +71,9 @@ class JSMA:
         out, step = images.clone(), torch.full((len(images),), -1)
         for rows in torch.split(torch.arange(len(images)), access.batch):
             out[rows], step[rows] = self._paint(access, images[rows], rows, goal)
+            if self.prune:
+                own = rows[step[rows] >= 0]
+                out[own] = prune(access, images[own], out[own], own)
             progress(int(rows[-1]) + 1, len(images))
         return Perturbed(images=out, step=step)
 

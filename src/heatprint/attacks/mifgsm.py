@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heatprint.attacks.balls import usable
-from heatprint.attacks.rounding import confirm, fit
+from heatprint.attacks.parts.balls import usable
+from heatprint.attacks.parts.rounding import confirm, fit
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import Level, check_level

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heatprint.attacks.balls import check_radius
-from heatprint.attacks.rounding import fit
+from heatprint.attacks.parts.balls import check_radius
+from heatprint.attacks.parts.rounding import fit
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import LEVELS, Level, whole_levels

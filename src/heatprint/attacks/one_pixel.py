@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heatprint.attacks.evolution import GENES, PRESETS, Strategy, children, draw, first_population, read
+from heatprint.attacks.parts.evolution import GENES, PRESETS, Strategy, children, draw, first_population, read
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import LEVELS, to_images

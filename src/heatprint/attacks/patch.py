@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heatprint.attacks.crossfit import clipped, crossed, fell, minibatches
+from heatprint.attacks.parts.crossfit import clipped, crossed, fell, minibatches
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import to_images, to_pixels

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from heatprint.attacks.balls import BallNorm, check_radius, random_point, steepest, usable
-from heatprint.attacks.rounding import fit
+from heatprint.attacks.parts.balls import BallNorm, check_radius, random_point, steepest, usable
+from heatprint.attacks.parts.rounding import confirm, fit
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import Level
@@ -24,7 +24,8 @@ class PGD:
     """Steps along the steepest direction of the refreshed gradient, back into the eps-ball (Madry et al. 2018, eq. 1).
 
     It stops working on an image once its goal is reached; an image that stands is returned at the iterate with the
-    largest margin. The step of the result is the iteration of the success, counted on through the restarts.
+    largest margin. The 8-bit image must have fallen, which costs a success one query more. The step of the result is
+    the iteration of the success, counted on through the restarts.
 
     Attributes:
         eps: Radius in `norm`, pixel values in [0, 1]; ``"8/255"`` is accepted. In the maximum norm it is rounded
@@ -103,10 +104,13 @@ class PGD:
                 logits = access.logits(current[here], own)
             aim = goal.take(own)
             won, lead = aim.reached(logits.cpu()), aim.margin(logits.cpu())
-            better = open_[won | (lead > margin[open_])]
-            best[better.to(clean.device)] = current[better.to(clean.device)]
-            margin[open_] = torch.where(won, torch.inf, torch.maximum(lead, margin[open_]))
-            fell[open_[won]] = iteration
+            better = lead > margin[open_]
+            best[here[better]], margin[open_] = current[here[better]], torch.maximum(lead, margin[open_])
+            if bool(won.any()):  # rounding may undo a success this near the boundary: only an 8-bit one ends the search
+                sure = open_[won]
+                fitted, holds = confirm(access, clean[sure], current[sure], rows[sure], self.norm, self.eps)
+                held = sure[holds.cpu()]
+                best[held], fell[held], margin[held] = fitted[holds], iteration, torch.inf
             if iteration < self.steps:
                 moved = current[here] - clean[here] + self.step * steepest(gradient, self.norm)
                 current[here] = (clean[here] + project(moved, self.norm, radius)).clamp(0, 1)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heatprint.attacks.rounding import settle
-from heatprint.attacks.sparse import prune
+from heatprint.attacks.parts.few_pixels import prune
+from heatprint.attacks.parts.rounding import settle
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.norms import length
@@ -31,7 +31,7 @@ class SigmaZero:
 
     Differs from the paper in two points: a pixel, all three channels of it, is what is counted and put back, not a
     single channel; and the sparsest adversarial met, rounded to 8 bits, is pruned of what it can do without
-    (`heatprint.attacks.sparse.prune`), which also moves the kept pixels to black or white where that saves some.
+    (`parts.few_pixels.prune`), which also moves the kept pixels to black or white where that saves some.
 
     Attributes:
         steps: Iterations; one gradient each. The paper runs 1000 and reports 100 too.

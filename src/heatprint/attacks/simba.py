@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heatprint.attacks.rounding import settle
+from heatprint.attacks.parts.rounding import settle
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import LEVELS, Level, check_level

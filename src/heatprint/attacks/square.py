@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heatprint.attacks.access import LOSSES
-from heatprint.attacks.balls import check_radius, usable
-from heatprint.attacks.rounding import fit
+from heatprint.attacks.parts.balls import check_radius, usable
+from heatprint.attacks.parts.rounding import fit
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import LEVELS, Level

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heatprint.attacks.balls import random_point, usable
-from heatprint.attacks.crossfit import clipped, crossed, fell, minibatches
-from heatprint.attacks.rounding import fit
+from heatprint.attacks.parts.balls import random_point, usable
+from heatprint.attacks.parts.crossfit import clipped, crossed, fell, minibatches
+from heatprint.attacks.parts.rounding import fit
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import LEVELS, Level, check_level

@@ -75,7 +75,7 @@ def curve(attacked: Attacked) -> list[tuple[int, int]]:
     if not len(first):
         return []
     top = int(attacked.forwards.max())
-    places = torch.logspace(0, math.log10(max(top, 1)), POINTS, dtype=torch.float64).round().long().unique()
+    places = torch.unique(torch.logspace(0, math.log10(max(top, 1)), POINTS, dtype=torch.float64).round().long())
     return [(int(q), int(torch.searchsorted(first, q, right=True))) for q in places]
 
 

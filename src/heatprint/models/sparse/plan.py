@@ -39,10 +39,11 @@ class Plan:
         if edits not in self._sparse:
             found: dict[str, bool] = {}
             for operation in self._operations:
-                share = min(self.shares[name] for name in (operation.node.name, *operation.inputs))
-                active = 1 - (1 - share) ** edits
                 able = operation.kind != "dense" and all(found[name] for name in operation.inputs)
-                found[operation.node.name] = able and active < DENSE_FROM
+                if able and operation.kind == "conv":  # the rest costs next to nothing, and goes with its input
+                    share = min(self.shares[name] for name in (operation.node.name, *operation.inputs))
+                    able = 1 - (1 - share) ** edits < DENSE_FROM
+                found[operation.node.name] = able
             self._sparse[edits] = found
         return self._sparse[edits]
 

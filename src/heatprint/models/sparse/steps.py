@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heatprint.models.sparse import kernels
+from heatprint.models.sparse.product import ROWS, times
 from heatprint.models.sparse.windows import Pair, Reach, Window
 
-CHUNK = 1024  # rows of one matrix product: its result should stay in the cache
 SCATTER_FROM = 16  # input channels from which gathering products beats gathering inputs
 
 
@@ -63,37 +64,33 @@ class Conv:
         out, channels = weight.shape[:2]
         self.reach = reach
         taps = weight.detach().permute(2, 3, 1, 0).reshape(reach.taps, channels, out)
-        self._wide = taps.permute(1, 0, 2).reshape(channels, reach.taps * out).contiguous()
-        self._tall = taps.reshape(reach.taps * channels, out).contiguous()
+        self._wide = times(taps.permute(1, 0, 2).reshape(channels, reach.taps * out))
+        self._tall = times(taps.reshape(reach.taps * channels, out))
         self._channels, self._out = channels, out
 
     def __call__(self, delta: Tensor, before: Window, after: Window) -> Tensor:
         """Rows of the output's window from rows of the input's."""
         if self.reach.pointwise:
-            return delta @ self._tall
+            return self._tall(delta)
+        if self._channels >= SCATTER_FROM and len(before) < 0.95 * len(after):
+            return self._scattered(delta, before, after)
         rows = before.taps(after, self.reach)
-        if self._channels >= SCATTER_FROM and len(delta) < 0.95 * len(rows):
-            return self._scattered(delta, rows, before, after)
-        return delta.index_select(0, rows.view(-1)).view(len(rows), -1) @ self._tall
+        return self._tall(delta.index_select(0, rows.view(-1)).view(len(rows), -1))
 
-    def _scattered(self, delta: Tensor, rows: Tensor, before: Window, after: Window) -> Tensor:
-        taps, out = self.reach.taps, self._out
-        result = delta.new_zeros((len(rows), out))
-        places = rows * taps + torch.arange(taps)
+    def _scattered(self, delta: Tensor, before: Window, after: Window) -> Tensor:
+        taps, result = self.reach.taps, delta.new_zeros((len(after), self._out))
         for (low, high), (first, last) in _pieces(before.starts, after.starts):
-            products = delta.new_empty((high - low + 1, taps * out))
-            products[0] = 0
-            torch.mm(delta[low:high], self._wide, out=products[1:])
-            here = (places[first:last] - (low - 1) * taps).clamp_min_(0)
-            result[first:last] = F.embedding_bag(here, products.view(-1, out), mode="sum")
+            products = self._wide(F.pad(delta[low:high], (0, 0, 1, 0)))  # a row of zeros leads
+            places = before.taps(after, self.reach, slice(first, last), low=low, scale=taps)
+            result[first:last] = F.embedding_bag(places, products.view(-1, self._out), mode="sum")
         return result
 
 
 def _pieces(before: list[int], after: list[int]) -> list[tuple[Pair, Pair]]:
-    """Runs of whole candidates with about `CHUNK` input rows each, as row ranges of input and output."""
+    """Runs of whole candidates with about `ROWS` input rows each, as row ranges of input and output."""
     pieces, start = [], 0
     for candidate in range(1, len(before)):
-        if before[candidate] - before[start] >= CHUNK or candidate == len(before) - 1:
+        if before[candidate] - before[start] >= ROWS or candidate == len(before) - 1:
             pieces.append(((before[start], before[candidate]), (after[start], after[candidate])))
             start = candidate
     return pieces
@@ -101,7 +98,7 @@ def _pieces(before: list[int], after: list[int]) -> list[tuple[Pair, Pair]]:
 
 def painted(window: Window, places: Tensor, deltas: Tensor) -> Tensor:
     """Rows of the network's input from edits at `places` [M, d, 2] that move it by `deltas` [M, d, 3]."""
-    delta = deltas.new_zeros((len(window.owner), deltas.shape[2]))
+    delta = deltas.new_zeros((len(window), deltas.shape[2]))
     owner = torch.arange(len(places))
     for edit in range(places.shape[1]):  # in order, so that of two edits of one pixel the last one counts
         delta[window.rows_at(owner, places[:, edit, 0], places[:, edit, 1])] = deltas[:, edit]
@@ -110,6 +107,12 @@ def painted(window: Window, places: Tensor, deltas: Tensor) -> Tensor:
 
 def pointwise(rows: Rows, function: Callable[[Tensor], Tensor]) -> Tensor:
     """The difference an elementwise function makes of a difference."""
+    if function is torch.relu_:
+        delta = rows.delta.clone()
+        kernels.rectify(
+            *(delta.numpy(), rows.clean.numpy(), rows.slots.numpy(), rows.window.where.numpy(), rows.window.side)
+        )
+        return delta
     old = rows.old()
     new = function(old + rows.delta)
     return new.sub_(function(old))
@@ -117,26 +120,13 @@ def pointwise(rows: Rows, function: Callable[[Tensor], Tensor]) -> Tensor:
 
 def max_pool(rows: Rows, after: Window, reach: Reach, pooled: Tensor) -> Tensor:
     """The difference in the maxima; `pooled` [S, H' * W', C] are the clean ones."""
-    slot = rows.slots.index_select(0, after.owner)
-    cells, channels = rows.clean.shape[1:]
-    high, wide = rows.window.side
-    taps = rows.window.taps(after, reach).T.contiguous()
-    y, x = reach.read(after.y, 0)[:, :, None], reach.read(after.x, 1)[:, None, :]
-    inside = ((y >= 0) & (y < high) & (x >= 0) & (x < wide)).flatten(1)
-    if reach.padding != (0, 0):
-        y, x = y.clamp(0, high - 1), x.clamp(0, wide - 1)
-    place = (slot[:, None, None] * cells + y * wide + x).flatten(1).T.contiguous()
-    flat, best = rows.clean.view(-1, channels), None
-    for tap in range(reach.taps):
-        value = flat.index_select(0, place[tap]).add_(rows.delta.index_select(0, taps[tap]))
-        if reach.padding != (0, 0):
-            value.masked_fill_(~inside[:, tap, None], -torch.inf)
-        best = value if best is None else torch.maximum(best, value, out=best)
-    assert best is not None
-    old = pooled.view(-1, channels).index_select(0, slot * pooled.shape[1] + after.cell)
-    best -= old
-    best[0] = 0
-    return best
+    result = rows.delta.new_zeros((len(after), rows.delta.shape[1]))
+    taps = rows.window.taps(after, reach)
+    kernels.pool_max(
+        *(rows.delta.numpy(), rows.clean.numpy(), pooled.numpy(), rows.slots.numpy(), taps.numpy()),
+        *(after.where.numpy(), reach.array, rows.window.side, after.side[1], result.numpy()),
+    )
+    return result
 
 
 def average_pool(delta: Tensor, before: Window, after: Window, reach: Reach) -> Tensor:
@@ -148,7 +138,7 @@ def spread(delta: Tensor, window: Window, wider: Window) -> Tensor:
     """Rows of a window as rows of one that contains it."""
     if window is wider:
         return delta
-    rows = window.rows_at(wider.owner, wider.y, wider.x)
+    rows = window.rows_at(*wider.where)
     rows[0] = 0
     return delta.index_select(0, rows)
 

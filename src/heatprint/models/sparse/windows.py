@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from heatprint.models.sparse import kernels
 
 Pair = tuple[int, int]
 BORDER = 2  # cells of nothing round every window: enough for a 3x3 kernel to look beyond its edge
@@ -32,15 +35,14 @@ class Reach:
         return self.kernel[0] * self.kernel[1]
 
     @property
+    def array(self) -> np.ndarray:
+        """The four pairs as int64 [4, 2]."""
+        return np.array([self.kernel, self.stride, self.padding, self.dilation])
+
+    @property
     def pointwise(self) -> bool:
         """Whether each output cell reads just the input cell at its own place."""
         return self.kernel == self.stride == (1, 1) and self.padding == (0, 0)
-
-    @property
-    def beyond(self) -> Pair:
-        """How many cells beyond the active ones, or off the map, it can look."""
-        wide = [d * (k - 1) for k, d in zip(self.kernel, self.dilation, strict=True)]
-        return max(wide[0], self.padding[0]), max(wide[1], self.padding[1])
 
     def span(self, first: Tensor, last: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         """The first and last output position that read any of the input positions first..last."""
@@ -50,17 +52,12 @@ class Reach:
             step, rounding_mode="floor"
         )
 
-    def read(self, position: Tensor, axis: int) -> Tensor:
-        """The input positions that output positions [R] read, [R, kernel]; those off the map included."""
-        tap = torch.arange(self.kernel[axis], device=position.device) * self.dilation[axis]
-        return position[:, None] * self.stride[axis] - self.padding[axis] + tap
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Window:
     """Active cells of M candidates on a map of H x W cells.
 
-    For one changed pixel they form a rectangle on every map, and `local` is a square just as large as needed,
+    For one changed pixel they form a rectangle on every map, and `local` is a rectangle just as large as needed,
     anchored anew for each candidate. For several pixels it is the whole map.
 
     Attributes:
@@ -68,28 +65,33 @@ class Window:
             border of B zeros lets neighbours be looked up without asking whether they exist.
         anchor: int64 [M, 2], map position of the rectangle's first cell, possibly negative.
         single: Whether every candidate changed one pixel.
-        owner: int64 [R], candidate of each row; 0 for row 0.
-        y: int64 [R], map row of each row's cell; 0 for row 0.
-        x: int64 [R].
+        where: int64 [3, R], the candidate, map row and map column of each row's cell; zeros for row 0. Rows come
+            candidate by candidate.
         side: (H, W) of the map.
     """
 
     local: Tensor
     anchor: Tensor
     single: bool
-    owner: Tensor
-    y: Tensor
-    x: Tensor
+    where: Tensor
     side: Pair
+
+    def __len__(self) -> int:
+        return self.where.shape[1]
+
+    @property
+    def owner(self) -> Tensor:
+        """Candidate of each row, int64 [R]."""
+        return self.where[0]
 
     @cached_property
     def cell(self) -> Tensor:
         """Number of each row's cell on its map, int64 [R]."""
-        return self.y * self.side[1] + self.x
+        return self.where[1] * self.side[1] + self.where[2]
 
     @cached_property
     def starts(self) -> list[int]:
-        """First row of each candidate, and one past the last row: M + 1 numbers. Rows come candidate by candidate."""
+        """First row of each candidate, and one past the last row: M + 1 numbers."""
         counts = torch.bincount(self.owner[1:], minlength=len(self.anchor))
         return [1, *(counts.cumsum(0) + 1).tolist()]
 
@@ -101,38 +103,33 @@ class Window:
         across = (x - anchor[..., 1] + BORDER).clamp_(0, wide - 1)
         return self.local.view(-1)[(owner * high + down) * wide + across]
 
-    def taps(self, after: Window, reach: Reach) -> Tensor:
-        """The rows that each row of the output's window reads, int64 [R', taps]; its row 0 reads row 0 alone."""
-        if max(reach.beyond) <= BORDER:
-            rows = self._taps_within(after, reach)
-        else:
-            rows = self.rows_at(
-                after.owner[:, None, None], reach.read(after.y, 0)[:, :, None], reach.read(after.x, 1)[:, None, :]
-            ).flatten(1)
-        rows[0] = 0
-        return rows
+    def taps(self, after: Window, reach: Reach, rows: slice = slice(None), *, low: int = 1, scale: int = 1) -> Tensor:
+        """What the rows of the output's window read, int64 [n, taps]; 0 where it is nothing.
 
-    def _taps_within(self, after: Window, reach: Reach) -> Tensor:
-        """The same for kernels that never look beyond the border: one look-up at a fixed offset per tap."""
-        high, wide = self.local.shape[1:]
-        anchor = self.anchor.index_select(0, after.owner)
-        down = after.y * reach.stride[0] - anchor[:, 0] + (BORDER - reach.padding[0])
-        across = after.x * reach.stride[1] - anchor[:, 1] + (BORDER - reach.padding[1])
-        place = (after.owner * high + down) * wide + across
-        place[0] = 0
-        tap = [torch.arange(k) * d for k, d in zip(reach.kernel, reach.dilation, strict=True)]
-        offset = (tap[0][:, None] * wide + tap[1]).view(-1)
-        return self.local.view(-1).index_select(0, (place[:, None] + offset).view(-1)).view(-1, reach.taps)
+        Args:
+            after: The output's window.
+            reach: How the operation reads its input.
+            rows: Which of the output's rows.
+            low: The input row that is stored first, at place 1.
+            scale: 1 to point at rows; the number of taps to point at products, one per tap of each row.
+        """
+        first, last, _ = rows.indices(len(after))
+        out = torch.empty((last - first, reach.taps), dtype=torch.long)
+        kernels.find_taps(
+            *(self.local.numpy(), self.anchor.numpy(), after.where.numpy(), reach.array),
+            *(BORDER, first, low, scale, out.numpy()),
+        )
+        return out
 
 
 def of_pixels(places: Tensor, side: Pair) -> Window:
     """The window of recoloured pixels, int64 [M, d, 2] (row, column); a pixel named twice is one cell."""
     count, edits = places.shape[:2]
     if edits == 1:
-        return _window(torch.ones((count, 1, 1), dtype=torch.bool), places[:, 0], True, side)
+        return _rectangles(places[:, 0], places[:, 0], places[:, 0].contiguous(), side)
     active = torch.zeros((count, *side), dtype=torch.bool)
     active[torch.arange(count)[:, None], places[..., 0], places[..., 1]] = True
-    return _window(active, torch.zeros((count, 2), dtype=torch.long), False, side)
+    return _marked(active, side)
 
 
 def reached(window: Window, reach: Reach, side: Pair, needed: Pair) -> Window:
@@ -146,15 +143,11 @@ def reached(window: Window, reach: Reach, side: Pair, needed: Pair) -> Window:
         wide = F.pad(active, (reach.padding[1], reach.padding[1], reach.padding[0], reach.padding[0]))
         seen = F.max_pool2d(wide, reach.kernel, reach.stride, 0, reach.dilation)[:, 0, : side[0], : side[1]]
         seen[:, needed[0] :], seen[:, :, needed[1] :] = 0, 0
-        return _window(seen > 0, window.anchor, False, side)
-    anchors, insides = [], []
-    for axis in (0, 1):
-        first = window.anchor[:, axis]
-        low, high = reach.span(first, first + window.local.shape[axis + 1] - 2 * BORDER - 1, axis)
-        place = low[:, None] + torch.arange(int((high - low).max()) + 1)
-        insides.append((place >= 0) & (place < needed[axis]) & (place <= high[:, None]))
-        anchors.append(low)
-    return _window(insides[0][:, :, None] & insides[1][:, None, :], torch.stack(anchors, 1), True, side)
+        return _marked(seen > 0, side)
+    ends = window.anchor + torch.tensor(window.local.shape[1:]) - 2 * BORDER - 1
+    spans = [reach.span(window.anchor[:, axis], ends[:, axis], axis) for axis in (0, 1)]
+    first, last = (torch.stack([span[end] for span in spans], 1) for end in (0, 1))
+    return _rectangles(first.clamp_min(0), torch.minimum(last, torch.tensor(needed) - 1), first, side, last)
 
 
 def union(one: Window, other: Window) -> Window:
@@ -162,38 +155,34 @@ def union(one: Window, other: Window) -> Window:
     if one is other:
         return one
     if not one.single:
-        either = (one.local + other.local)[:, BORDER:-BORDER, BORDER:-BORDER] > 0
-        return _window(either, one.anchor, False, one.side)
-    ends = [w.anchor + torch.tensor(w.local.shape[1:]) - 2 * BORDER for w in (one, other)]
-    anchor, end = torch.minimum(one.anchor, other.anchor), torch.maximum(*ends)
-    high, wide = (end - anchor).amax(0).tolist()
-    owner = torch.arange(len(anchor))[:, None, None]
-    y = anchor[:, 0, None, None] + torch.arange(high)[None, :, None]
-    x = anchor[:, 1, None, None] + torch.arange(wide)[None, None, :]
-    both = [w.rows_at(owner, y, x) for w in (one, other)]
-    return _window((both[0] + both[1]) > 0, anchor, True, one.side)
+        return _marked((one.local + other.local)[:, BORDER:-BORDER, BORDER:-BORDER] > 0, one.side)
+    ends = [w.anchor + torch.tensor(w.local.shape[1:]) - 2 * BORDER - 1 for w in (one, other)]
+    first, last = torch.minimum(one.anchor, other.anchor), torch.maximum(*ends)
+    # of two rectangles reached from one pixel either holds the other, or both are cut to the same rectangle of cells
+    return _rectangles(first.clamp_min(0), torch.minimum(last, torch.tensor(one.side) - 1), first, one.side, last)
 
 
-def _window(active: Tensor, anchor: Tensor, single: bool, side: Pair) -> Window:
-    """A window from the active cells bool [M, h, w] of rectangles at `anchor`."""
-    count, high, wide = active.shape
-    owner, down, across = active.nonzero(as_tuple=True)
-    full = (count, high + 2 * BORDER, wide + 2 * BORDER)
-    local = torch.zeros(full, dtype=torch.long)
-    place = (owner * full[1] + down + BORDER) * full[2] + across + BORDER
-    local.view(-1).index_copy_(0, place, torch.arange(1, len(owner) + 1))
-    first = anchor.index_select(0, owner)
-    return Window(
-        local=local,
-        anchor=anchor,
-        single=single,
-        owner=_led(owner),
-        y=_led(first[:, 0] + down),
-        x=_led(first[:, 1] + across),
-        side=side,
+def _rectangles(low: Tensor, high: Tensor, anchor: Tensor, side: Pair, end: Tensor | None = None) -> Window:
+    """The window of one rectangle per candidate, map positions `low` to `high` [M, 2], both included.
+
+    `anchor` to `end` [M, 2] is the rectangle before it was cut to the map: what the next operation starts from.
+    """
+    end = high if end is None else end
+    counts = (high - low + 1).clamp_min(0).prod(1)
+    starts = counts.cumsum(0) - counts + 1
+    size = ((end - anchor).amax(0) + 1 + 2 * BORDER).tolist()
+    local = torch.zeros((len(low), *size), dtype=torch.long)
+    where = torch.zeros((3, int(counts.sum()) + 1), dtype=torch.long)
+    kernels.number_cells(
+        *(low.numpy(), high.numpy(), starts.numpy(), anchor.numpy(), local.numpy(), BORDER, where.numpy())
     )
+    return Window(local=local, anchor=anchor, single=True, where=where, side=side)
 
 
-def _led(values: Tensor) -> Tensor:
-    """The values with a 0 before them, for row 0."""
-    return F.pad(values, (1, 0))
+def _marked(active: Tensor, side: Pair) -> Window:
+    """The window of marked cells of whole maps, bool [M, H, W]."""
+    where = torch.stack(active.nonzero(as_tuple=True))
+    local = torch.zeros((len(active), side[0] + 2 * BORDER, side[1] + 2 * BORDER), dtype=torch.long)
+    local[where[0], where[1] + BORDER, where[2] + BORDER] = torch.arange(1, where.shape[1] + 1)
+    anchor = torch.zeros((len(active), 2), dtype=torch.long)
+    return Window(local=local, anchor=anchor, single=False, where=F.pad(where, (1, 0)), side=side)

@@ -116,11 +116,13 @@ class _Barred(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, logits: Tensor, knowledge: str) -> Tensor:
+        """The logits themselves."""
         ctx.knowledge = knowledge
         return logits.view_as(logits)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None]:
+        """Refused."""
         raise BrokenContract(
             f"foreign attack: an attack of knowledge {ctx.knowledge!r} asked for a gradient. "
             "Declare knowledge='white box'."

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heatprint.attacks.foreign_base import Foreign
-from heatprint.attacks.foreign_view import View
+from heatprint.attacks.foreign.base import Foreign
+from heatprint.attacks.foreign.view import View
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 
 
 @dataclass(frozen=True, kw_only=True)
 class ART(Foreign):
-    """An evasion attack of ART (Nicolae et al. 2018, arXiv:1807.01069); see `heatprint.attacks.foreign_base.Foreign`.
+    """An evasion attack of ART (Nicolae et al. 2018, arXiv:1807.01069); see `heatprint.attacks.foreign.base.Foreign`.
 
     It is given a `PyTorchClassifier` for pixels in [0, 1] without preprocessing, and the true
     labels or targets, one-hot.

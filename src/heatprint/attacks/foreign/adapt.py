@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heatprint.attacks.foreign_base import Given, Knowledge
+from heatprint.attacks.foreign.base import Given, Knowledge
 from heatprint.core.errors import InvalidInput
 from heatprint.core.norms import Norm
 from heatprint.core.protocols import Attack
@@ -46,9 +46,9 @@ def adapt(
     Raises:
         InvalidInput: The object is not an attack of these libraries, or eps is given for one that keeps its own.
     """
-    from heatprint.attacks.foreign_art import ART
-    from heatprint.attacks.foreign_foolbox import Foolbox
-    from heatprint.attacks.foreign_torchattacks import TorchAttacks
+    from heatprint.attacks.foreign.art import ART
+    from heatprint.attacks.foreign.foolbox import Foolbox
+    from heatprint.attacks.foreign.torchattacks import TorchAttacks
 
     given = Given()
     object.__setattr__(given, "held", attack)

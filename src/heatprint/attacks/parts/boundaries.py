@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from heatprint.attacks.balls import BallNorm
+from heatprint.attacks.parts.balls import BallNorm
 from heatprint.core.goals import Goal
 from heatprint.core.norms import Norm, length
 from heatprint.core.protocols import Access

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from heatprint.attacks.foreign_base import Foreign
-from heatprint.attacks.foreign_view import View
+from heatprint.attacks.foreign.base import Foreign
+from heatprint.attacks.foreign.view import View
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import Level
@@ -18,7 +18,7 @@ from heatprint.core.lattice import Level
 
 @dataclass(frozen=True, kw_only=True)
 class Foolbox(Foreign):
-    """An attack of Foolbox (Rauber et al. 2020, JOSS 5(53), 2607); see `heatprint.attacks.foreign_base.Foreign`.
+    """An attack of Foolbox (Rauber et al. 2020, JOSS 5(53), 2607); see `heatprint.attacks.foreign.base.Foreign`.
 
     Of the three results of Foolbox the clipped one is taken. Which of its attacks can aim shows only when one is
     asked to, so all are declared to; one that cannot says so with an error.

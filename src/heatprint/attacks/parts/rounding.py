@@ -75,6 +75,11 @@ def settle(access: Access, images: Tensor, attacked: Tensor, rows: Tensor) -> Te
     """
     clean, change = images.to(access.device), (attacked.to(access.device) - images.to(access.device)) * LEVELS
     out = clean + change.round() / LEVELS
+    # where nothing may be asked any more, the strongest rounding is the one most likely to have kept the goal
+    spent = access.spent(rows).to(clean.device)
+    if bool(spent.any()):
+        none = torch.zeros(int(spent.sum()), device=clean.device)
+        out[spent] = _rounded_up(clean[spent], change[spent], none)
     open_ = torch.arange(len(rows))
     for scale in SCALES:
         if not len(open_):

@@ -16,8 +16,8 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from heatprint.attacks.foreign_view import Spent, View, seeded
-from heatprint.attacks.rounding import fit
+from heatprint.attacks.foreign.view import Spent, View, seeded
+from heatprint.attacks.parts.rounding import fit
 from heatprint.core.errors import BrokenContract, InvalidInput, MissingExtra, UnknownName
 from heatprint.core.goals import Goal
 from heatprint.core.lattice import parse_level, to_images, to_pixels
@@ -44,7 +44,7 @@ class Foreign:
     attacks draw one stream of numbers for a whole batch, an image's result may depend on the batch it is in: the
     scope is declared as "batch", unless ``batch=1``. That is slow for attacks that work on whole batches, costs
     nothing for those that loop over the images themselves (one-pixel, JSMA, Boundary, ...), and makes the
-    counts exact (see `heatprint.attacks.foreign_view.View`).
+    counts exact (see `heatprint.attacks.foreign.view.View`).
 
     Pixels are clamped to [0, 1]; an image with a pixel that is no number is replaced by the clean one. Where
     rounding to 8 bits would carry an image out of the library's own radius `eps` in `norm`, it is rounded so that it
@@ -59,7 +59,7 @@ class Foreign:
         norm: The norm its budget is counted in; the library is not asked.
         batch: Images per call; None for as many as suit the device.
         version: Of the library, found, not set: another version may give other results.
-        given: Set by `heatprint.attacks.foreign.adapt`; not for recipes.
+        given: Set by `heatprint.attacks.adapt`; not for recipes.
 
     The step of the result is the call of the network, from 0, in which an image first reached the goal.
     """

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from heatprint.attacks.foreign_base import Foreign
-from heatprint.attacks.foreign_view import View
+from heatprint.attacks.foreign.base import Foreign
+from heatprint.attacks.foreign.view import View
 from heatprint.core.goals import Goal
 
 
 @dataclass(frozen=True, kw_only=True)
 class TorchAttacks(Foreign):
-    """An attack of torchattacks (Kim 2020, arXiv:2010.01950); see `heatprint.attacks.foreign_base.Foreign`.
+    """An attack of torchattacks (Kim 2020, arXiv:2010.01950); see `heatprint.attacks.foreign.base.Foreign`.
 
     Its normalisation is off, because the classifier normalises inside. Targets are handed over by its mode
     "targeted by label"; an attack without that mode cannot aim.

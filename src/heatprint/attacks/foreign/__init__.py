@@ -1,0 +1,1 @@
+"""Attacks of torchattacks, Foolbox and ART behind our door."""
