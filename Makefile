@@ -15,7 +15,7 @@ slow:
 	pytest -m slow
 
 bench:
-	python benchmarks/one_pixel.py
+	python benchmarks/attacks.py
 	python benchmarks/lrp.py
 
 docs:

@@ -61,7 +61,7 @@ def test_the_ensemble_is_never_weaker_than_pgd_100_with_ten_restarts(classes, po
     pgd = attack(model, batch, make("pgd", eps=EPS, step=2 / 255, steps=100, restarts=10))
     strong = attack(model, batch, make("ensemble", eps=EPS))
     rate = pgd.success.sum() / pgd.attempted
-    assert 0.05 < rate < 0.95, "the comparison says something"
+    assert 0.02 < rate < 0.95, "the comparison says something"
     assert int(strong.success.sum()) >= int(pgd.success.sum())
     print(f"{classes} classes: ensemble {int(strong.success.sum())}, PGD {int(pgd.success.sum())} of {pgd.attempted}")
 

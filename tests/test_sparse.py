@@ -234,7 +234,7 @@ def test_other_networks_take_the_plain_path_and_say_why(network, reason, caplog)
 
 
 def test_a_wrong_sparse_forward_is_not_used(monkeypatch, caplog):
-    model = load("vgg-slim", classes=("a", "b"), size=64)
+    model = load("vgg-slim", classes=("a", "b"), size=112)
     monkeypatch.setattr(forward.SparseForward, "__call__", lambda self, images, rows, *_: torch.zeros(len(rows), 2))
     with caplog.at_level(logging.INFO, logger="heatprint"):
         assert sparse_forward(model) is None
@@ -242,8 +242,8 @@ def test_a_wrong_sparse_forward_is_not_used(monkeypatch, caplog):
 
 
 def test_weights_written_to_are_noticed(monkeypatch):
-    monkeypatch.setattr(check, "_seconds", lambda work: 1.0)
-    model = load("vgg-slim", classes=("a", "b"), size=64)
+    monkeypatch.setattr(check, "_speed", lambda *_: 1.0)
+    model = load("vgg-slim", classes=("a", "b"), size=112)
     first = sparse_forward(model)
     assert first is not None
     assert sparse_forward(model) is first
@@ -251,7 +251,7 @@ def test_weights_written_to_are_noticed(monkeypatch):
         next(model.network.parameters()).mul_(2.0)
     second = sparse_forward(model)
     assert second is not first
-    clean, rows, places, colours = candidates(64, 5, 1)
+    clean, rows, places, colours = candidates(112, 5, 1)
     assert torch.allclose(
         second(clean, rows, places, colours).double(), exact(model, painted(clean, rows, places, colours)), atol=1e-3
     )
@@ -260,7 +260,8 @@ def test_weights_written_to_are_noticed(monkeypatch):
 @pytest.mark.parametrize("edits", [1, 2])
 def test_recoloured_is_the_plain_forward_of_the_painted_image(edits, monkeypatch):
     monkeypatch.setattr(check, "GAIN_FROM", 0.0)
-    monkeypatch.setattr(check, "_seconds", lambda work: 1.0)
+    monkeypatch.setattr(check, "LARGE_FROM", 0.0)
+    monkeypatch.setattr(check, "_speed", lambda *_: 1.0)
     model = small_classifier()
     batch = labelled_batch(model, 3)
     assert sparse_forward(model) is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
 from heatprint.core.lattice import LEVELS
+
+CHUNK = 256  # images held as integers at one time
 
 Norm = Literal["l0", "l1", "l2", "linf"]
 
@@ -32,7 +34,12 @@ class Distances:
 
 
 def distances(original: Tensor, changed: Tensor) -> Distances:
-    """Distances between two batches of 8-bit images, uint8 [N, 3, H, W] each."""
+    """Distances between two batches of 8-bit images, uint8 [N, 3, H, W] each, however many."""
+    parts = [_distances(*some) for some in zip(*(torch.split(p, CHUNK) for p in (original, changed)), strict=True)]
+    return Distances(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Distances)})
+
+
+def _distances(original: Tensor, changed: Tensor) -> Distances:
     delta = changed.to(torch.int32) - original.to(torch.int32)
     size = delta.abs()
     return Distances(

@@ -39,7 +39,8 @@ class SparseForward:
         classifier: On the CPU, in float32.
 
     Attributes:
-        gain: How many times fewer multiplications one recoloured pixel costs than a whole forward pass.
+        multiplications: Of a whole forward pass.
+        gain: How many times fewer of them one recoloured pixel costs.
 
     Raises:
         Unsupported: The network cannot be traced, or too little of it has a sparse form; the message says why.
@@ -65,7 +66,7 @@ class SparseForward:
         self._slots: OrderedDict[int, int] = OrderedDict()
         self._held: dict[str, Tensor] = {}
         self._images: Tensor | None = None
-        self.gain = self._plan.gain
+        self.gain, self.multiplications = self._plan.gain, self._plan.multiplications
         self._steps: dict[Kind, Step] = {
             "conv": lambda o, read, after: self._convs[o.node.name](read[0].delta, read[0].window, after),
             "max": lambda o, read, after: steps.max_pool(read[0], after, cast(Reach, o.reach), self._held[o.node.name]),

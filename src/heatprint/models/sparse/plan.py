@@ -21,7 +21,8 @@ class Plan:
         shares: By operation, the share of its output's cells that one changed pixel, anywhere on the image,
             reaches on average.
         floats: Values a candidate with one changed pixel alters, or that are computed on whole maps.
-        gain: How many times fewer multiplications it costs than a whole forward pass.
+        multiplications: Of a whole forward pass.
+        gain: How many times fewer of them a candidate with one changed pixel costs.
     """
 
     def __init__(self, operations: list[Operation], size: int) -> None:
@@ -32,7 +33,8 @@ class Plan:
         self._sparse: dict[int, dict[str, bool]] = {}
         sparse = self.sparse(1)
         self.floats = sum(o.floats * (self.shares[o.node.name] if sparse[o.node.name] else 1) for o in operations)
-        self.gain = self._gain()
+        self.multiplications, spent = self._costs()
+        self.gain = self.multiplications / spent if spent else 1.0
 
     def sparse(self, edits: int) -> dict[str, bool]:
         """Which operations are carried out on windows when `edits` pixels change; the rest see whole maps."""
@@ -78,7 +80,8 @@ class Plan:
             shares[name] = float(counts.sqrt().mean().square() / operation.cells)
         return shares
 
-    def _gain(self) -> float:
+    def _costs(self) -> tuple[float, float]:
+        """Multiplications of a whole forward pass, and of a candidate."""
         sparse, whole, spent = self.sparse(1), 0.0, 0.0
         for operation in self._operations:
             weight = getattr(operation.module, "weight", None)
@@ -89,4 +92,4 @@ class Plan:
             rows = self.shares[before.node.name] * before.cells / operation.cells  # input rows per output cell
             whole += cost
             spent += cost * min(rows, self.shares[operation.node.name]) if sparse[operation.node.name] else cost
-        return whole / spent if spent else 1.0
+        return whole, spent
