@@ -14,6 +14,7 @@ from heatprint.attacks.ledger import Budget, Ledger, Tally
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Criterion, targeted, untargeted
 from heatprint.core.values import Batch
+from heatprint.evaluation.attacks import curve, flows
 from heatprint.models import predict
 from heatprint.testing import labelled_batch, linear_classifier, small_classifier
 
@@ -115,6 +116,24 @@ def test_streams_of_any_size_give_the_same_result(four, monkeypatch):
     assert tally.succeeded == int((whole.first_hit >= 0).sum())
     assert tally.forwards == int(whole.forwards.sum())
     assert (tally.active, tally.given_up) == (0, 9 - tally.succeeded)
+
+
+def test_the_curve_and_the_flows_count_what_was_found(four):
+    batch = labelled_batch(four, 20, wrong=3)
+    hit = attack(four, batch, make("pgd", eps="3/255", step="1/255", steps=6))
+    points = curve(hit)
+    assert points[-1] == (int(hit.forwards.max()), int(hit.success.sum()))
+    for limit, count in points:
+        assert count == int((hit.success & (hit.first_hit > 0) & (hit.first_hit <= limit)).sum())
+    table = flows(hit, four.classes)
+    guess = hit.logits.argmax(1)
+    for number, row in enumerate(table):
+        out, arrived = hit.success & (batch.labels == number), hit.success & (guess == number)
+        assert row["attacked"] == int((~hit.skipped & (batch.labels == number)).sum())
+        assert (row["driven_out"] or {"count": 0})["count"] == int(out.sum())
+        assert (row["driven_in"] or {"count": 0})["count"] == int(arrived.sum())
+        assert row["to"] == {four.classes[k]: int((guess[out] == k).sum()) for k in set(guess[out].tolist())}
+    assert sum(sum(row["to"].values()) for row in table) == int(hit.success.sum()) > 0
 
 
 def test_a_tally_reads_as_a_sentence():

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from heatprint.core.errors import InvalidInput, ModelMismatch, UnknownName, UnreadableData
@@ -200,6 +201,24 @@ def test_save_and_load_round_trip(tmp_path):
     assert torch.equal(predict(again, data.pixels), predict(start, data.pixels))
     with pytest.raises(InvalidInput, match="network of your own"):
         save(wrap(Head(2), classes="ab", size=16), tmp_path / "n")
+
+
+class Normalising(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.25))
+
+    def forward(self, x):
+        return (x - self.mean) / self.std
+
+
+@pytest.mark.parametrize("layer", [Normalising(), torchvision.transforms.Normalize([0.5] * 3, [0.25] * 3)])
+def test_normalising_twice_is_recognised(layer):
+    network = torch.nn.Sequential(layer, torch.nn.Flatten(), torch.nn.Linear(3 * 64, 2))
+    with pytest.raises(InvalidInput, match="normalise it twice"):
+        wrap(network, classes=("a", "b"), size=8, mean=(0.5,) * 3, std=(0.25,) * 3)
+    wrap(network, classes=("a", "b"), size=8)
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):

@@ -534,3 +534,12 @@ def test_torch_is_not_woken(run: Path) -> None:
         "sys.exit('torch' in sys.modules or 'torchvision' in sys.modules or 'matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def test_the_query_curve_ends_where_the_queries_end():
+    from heatprint.report.charts import HEIGHT, WIDTH, query_curve
+
+    chart = query_curve([(1, 0), (10, 5), (1000, 20)], 40)
+    assert chart.end == (WIDTH, HEIGHT / 2)
+    assert chart.breaks == ((100.0, "10"), (200.0, "100"), (WIDTH, "1,000"))
+    assert query_curve([], 40) is None

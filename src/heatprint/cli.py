@@ -45,13 +45,19 @@ def study(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, instead of the recipe's.")] = None,
 ) -> None:
     """Run the whole experiment: train, attack, explain, map, defend, evaluate, report."""
+    import logging
+
     from rich.console import Console
+    from rich.logging import RichHandler
 
     from heatprint.study import load_recipe
     from heatprint.study import study as run
     from heatprint.study.progress import Shown
 
     console = Console(soft_wrap=True)
+    log = logging.getLogger("heatprint")  # which path a network takes, and why
+    log.setLevel(logging.INFO)
+    log.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
     chosen = load_recipe(recipe, data=data, seed=seed, device=device)
     console.print(f"heatprint study: recipe {chosen.name}, seed {chosen.seed}, into {out}", highlight=False)
     try:

@@ -53,7 +53,8 @@ def wrap(
         architecture: Name in the zoo, if it is from there.
 
     Raises:
-        InvalidInput: It returns probabilities, normalisation values are for 0..255 pixels, or names repeat.
+        InvalidInput: It returns probabilities, normalises its input itself while mean or std are given, their values
+            are for 0..255 pixels, or names repeat.
         ModelMismatch: Its output does not fit the classes, or it cannot take images of this size.
     """
     classes = tuple(classes)
@@ -63,6 +64,12 @@ def wrap(
         raise InvalidInput(
             f"wrap: mean = {tuple(mean)}, std = {tuple(std)} are not for images in [0, 1]. "
             "Divide values meant for 0..255 pixels by 255."
+        )
+    inside = _normaliser(network)
+    if inside and (any(mean) or any(s != 1 for s in std)):
+        raise InvalidInput(
+            f"wrap: the network normalises its input itself ({inside}), so mean and std would normalise it twice. "
+            "Leave them out, or take that layer off."
         )
     trainable = copy.deepcopy(network).eval().requires_grad_(False)
     outputs = _probe(trainable, size)
@@ -108,6 +115,24 @@ def _probe(network: nn.Module, size: int) -> Tensor:
     if not bool(outputs.isfinite().all()):
         raise ModelMismatch("wrap: the network returns values that are not finite; its weights are damaged.")
     return outputs
+
+
+def _normaliser(network: nn.Module) -> str:
+    """The name of a layer that subtracts a mean and divides by a deviation per channel, if the network has one."""
+    for name, module in network.named_modules():
+        statistics = [getattr(module, key, None) for key in ("mean", "std")]
+        if all(v is not None and not callable(v) and _channels(v) in (1, 3) for v in statistics):
+            return f"{name or 'network'}: {type(module).__name__}"
+    return ""
+
+
+def _channels(value: object) -> int:
+    """How many numbers a statistic holds; 0 for anything else."""
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, list | tuple):
+        return len(value)
+    return int(isinstance(value, float))
 
 
 def _last(network: nn.Module) -> nn.Module:

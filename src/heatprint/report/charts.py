@@ -135,7 +135,10 @@ def query_curve(points: Sequence[Sequence[int]], tried: int) -> LineChart | None
         end=places[-1],
         top=1.0,
         final=share,
-        breaks=tuple((round(WIDTH * d / spread, 2), f"{10**d:,}") for d in decades),
+        breaks=(
+            *((round(WIDTH * d / spread, 2), f"{10**d:,}") for d in decades if d < 0.9 * spread),
+            (WIDTH, f"{points[-1][0]:,}"),
+        ),
         words="successes within forward passes: " + ", ".join(f"{n} within {q}" for q, n in points),
     )
 

@@ -17,6 +17,7 @@ from rich.progress import Progress as Bars
 from heatprint.core.protocols import Progress, silent
 
 EVERY = 15.0  # seconds between plain lines
+LOGGED_EVERY = 0.5  # and between logged ones of a step
 
 
 class Watch(Protocol):
@@ -60,10 +61,16 @@ class Logged:
                 sink.write(json.dumps({"time": round(time.time(), 3), "step": title, **fields}) + "\n")
                 sink.flush()
 
+            last = -float("inf")
+
             def progress(done: int, total: int, note: object = "") -> None:
+                nonlocal last
+                shown(done, total, note)
+                if done < total and time.monotonic() - last < LOGGED_EVERY:
+                    return
+                last = time.monotonic()
                 told = asdict(note) if is_dataclass(note) and not isinstance(note, type) else {}
                 log(done=done, total=total, **told)
-                shown(done, total, note)
 
             log(event="begin")
             yield progress
