@@ -235,3 +235,36 @@ def test_an_empty_batch_is_no_error(four):
         ids=(), pixels=torch.empty((0, 3, 16, 16), dtype=torch.uint8), labels=torch.empty(0, dtype=torch.long)
     )
     assert attack(four, nothing, make("pgd")).attempted == 0
+
+
+def test_the_corner_search_keeps_the_strongest_of_many_successes():
+    """A pixel that has a corner colour already has nothing to try there; that must not hide which pixel is best."""
+    linear = linear_classifier(size=8, scale=2.0)
+    batch = labelled_batch(linear, 6)
+    pixels = batch.pixels.clone()
+    pixels[:, :, 0, 0] = 255
+    batch = Batch(ids=batch.ids, pixels=pixels, labels=predict(linear, pixels).argmax(1))
+    found = attack(linear, batch, make("corner-search"))
+    margin = untargeted(batch.labels).margin(found.logits)
+    assert found.success.sum() > 1
+    assert torch.allclose(margin, found.trace["vulnerability"].flatten(1).amax(1), atol=1e-5)
+
+
+def test_gains_that_a_budget_left_untried_undo_nothing(linear):
+    batch = labelled_batch(linear, 10)
+    free = attack(linear, batch, make("fgsm", eps="60/255"))
+    cut = attack(linear, batch, make("fgsm", eps="60/255"), budget=Budget(forwards=int(free.step.max()) + 2))
+    assert cut.success.any()
+    assert not cut.trace["unflip"].any()
+
+
+def test_a_tally_of_parts_counts_the_parts_before_and_the_images_after(four):
+    batch = labelled_batch(four, 9, wrong=2)
+    told = []
+    first = attack(four, batch.take(range(5)), make("pgd", eps="1/255", steps=2))
+    attack(four, batch.take(range(5, 8)), make("pgd", eps="1/255", steps=2), progress=lambda *v: told.append(v[2]))
+    tally = told[-1].after([first], waiting=1)
+    assert tally.attempted == 3 + 3 + 1
+    assert tally.active == 1
+    assert tally.succeeded + tally.given_up == 6
+    assert tally.forwards == int(first.forwards.sum()) + told[-1].forwards

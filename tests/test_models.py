@@ -203,6 +203,23 @@ def test_save_and_load_round_trip(tmp_path):
         save(wrap(Head(2), classes="ab", size=16), tmp_path / "n")
 
 
+class Viewing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 2)
+
+    def forward(self, x):
+        x = self.one(x)
+        return self.last(x.view(x.size(0), -1))
+
+
+def test_a_network_that_views_its_maps_is_taken():
+    network = Viewing()
+    images = torch.rand(3, 3, 8, 8)
+    model = wrap(network, classes=("a", "b"), size=8)
+    assert torch.allclose(model(images), network(images), atol=1e-6)
+
+
 class Normalising(torch.nn.Module):
     def __init__(self):
         super().__init__()

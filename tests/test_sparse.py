@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -62,6 +64,22 @@ class Strided(nn.Module):
         return self.head(torch.relu(self.body(x) + self.short(x)))
 
 
+class Viewed(nn.Module):
+    """Sizes read from activations, functional pooling, a branch that leads nowhere, a stretched sum."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.dead = (nn.Conv2d(c, 16, 3, 1, 1) for c in (3, 16, 16))
+        self.last = nn.LazyLinear(3)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.one(x), True), 2, padding=1)
+        self.dead(x).softmax(1)
+        x = torch.cat(tensors=(self.two(x), x), dim=1)
+        x = x + F.avg_pool2d(x, (x.size(2), 1))
+        return self.last(x.view(x.size(0), -1))
+
+
 def layers(*made):
     return nn.Sequential(*made, nn.Flatten(), nn.LazyLinear(2))
 
@@ -87,6 +105,15 @@ NETWORKS = {
         lambda: layers(nn.Conv2d(3, 17, 3, 1, 1), nn.LeakyReLU(), nn.MaxPool2d(3, 1, 1), nn.Conv2d(17, 9, 3, 3)),
         30,
     ),
+    "same padding": (
+        lambda: layers(nn.Conv2d(3, 16, 5, padding="same", dilation=2), nn.ReLU(), nn.Conv2d(16, 8, 1)),
+        30,
+    ),
+    "overhanging pool": (
+        lambda: layers(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Conv2d(16, 8, 3)),
+        30,
+    ),
+    "viewed": (lambda: Viewed(), 26),
     "grouped tail": (
         lambda: layers(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3, groups=4), nn.ReLU()),
         40,
@@ -175,9 +202,9 @@ def test_images_beyond_what_can_be_held_are_recorded_again(monkeypatch):
     clean, rows, places, colours = candidates(model.size, 30, 1, images=7)
     whole = SparseForward(model)(clean, rows, places, colours)
     monkeypatch.setattr(forward, "HELD_IMAGES", 2)
-    few = SparseForward(model)
-    assert torch.equal(few(clean, rows, places, colours), few(clean, rows, places, colours))
-    assert torch.allclose(few(clean, rows, places, colours), whole, atol=1e-5)
+    few = SparseForward(model).session(clean)
+    assert torch.equal(few(rows, places, colours), few(rows, places, colours))
+    assert torch.allclose(few(rows, places, colours), whole, atol=1e-5)
 
 
 def test_other_images_are_not_taken_for_the_held_ones():
@@ -199,6 +226,19 @@ class Branching(nn.Module):
         return x.flatten(1)[:, :2] * (2 if x.sum() > 0 else 1)
 
 
+class Aliasing(nn.Module):
+    """Dropout returns its input when it is off, so the rectified values are what the last sum reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 16, 3, 1, 1), nn.Conv2d(16, 16, 3, 1, 1)
+        self.act, self.drop = nn.ReLU(inplace=True), nn.Dropout()
+
+    def forward(self, x):
+        x = self.one(x)
+        return (x + self.two(self.act(self.drop(x)))).mean((2, 3))[:, :2]
+
+
 class Overwriting(nn.Module):
     def __init__(self):
         super().__init__()
@@ -214,6 +254,7 @@ class Overwriting(nn.Module):
     [
         (Branching(), "cannot be traced"),
         (Overwriting(), "overwrites an activation"),
+        (Aliasing(), "overwrites an activation"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 2)), "fewer than two"),
         (layers(nn.Conv2d(3, 6, 3, groups=3), nn.Conv2d(6, 2, 3)), "fewer than two"),
     ],
@@ -235,10 +276,55 @@ def test_other_networks_take_the_plain_path_and_say_why(network, reason, caplog)
 
 def test_a_wrong_sparse_forward_is_not_used(monkeypatch, caplog):
     model = load("vgg-slim", classes=("a", "b"), size=112)
-    monkeypatch.setattr(forward.SparseForward, "__call__", lambda self, images, rows, *_: torch.zeros(len(rows), 2))
+    monkeypatch.setattr(forward.Session, "__call__", lambda self, rows, *_: torch.zeros(len(rows), 2))
     with caplog.at_level(logging.INFO, logger="heatprint"):
         assert sparse_forward(model) is None
     assert "differ" in caplog.text
+
+
+def test_an_error_that_a_large_bias_hides_is_found(monkeypatch, caplog):
+    model = load("vgg-slim", classes=("a", "b"), size=112)
+    with torch.no_grad():
+        [m for m in model.network.modules() if isinstance(m, nn.Linear)][-1].bias.add_(1e4)
+    right = forward.Session.__call__
+    monkeypatch.setattr(
+        forward.Session, "__call__", lambda self, *edits: (got := right(self, *edits)).mean(0, True).expand_as(got)
+    )
+    with caplog.at_level(logging.INFO, logger="heatprint"):
+        found = sparse_forward(model)
+    assert found is None
+    assert "too much or too little" in caplog.text
+
+
+def test_a_network_of_an_unforeseen_kind_keeps_its_attack(monkeypatch, caplog):
+    model = load("vgg-slim", classes=("a", "b"), size=112)
+
+    def broken(self, *_):
+        raise IndexError("of a kind nobody foresaw")
+
+    monkeypatch.setattr(forward.SparseForward, "run", broken)
+    clean, rows, places, colours = candidates(112, 5, 1)
+    access = ScoreAccess(model, untargeted(torch.zeros(3, dtype=torch.long)), clean)
+    with caplog.at_level(logging.INFO, logger="heatprint"), torch.no_grad():
+        got = access.recoloured(rows, places, colours)
+        assert torch.allclose(got, model(painted(clean, rows, places, colours)), atol=1e-4)
+    assert "IndexError: of a kind nobody foresaw" in caplog.text
+
+
+def test_the_sparse_forward_goes_with_its_classifier(monkeypatch):
+    monkeypatch.setattr(check, "_speed", lambda *_: 1.0)
+    model = load("vgg-slim", classes=("a", "b"), size=112)
+    kept = weakref.ref(sparse_forward(model))
+    assert kept() is not None
+    del model
+    gc.collect()
+    assert kept() is None
+
+
+def test_no_candidate_is_no_error():
+    model = classifier("odd sizes")
+    clean, rows, places, colours = candidates(model.size, 5, 1)
+    assert SparseForward(model)(clean, rows[:0], places[:0], colours[:0]).shape == (0, len(model.classes))
 
 
 def test_weights_written_to_are_noticed(monkeypatch):
@@ -285,6 +371,6 @@ def test_what_lies_on_the_boundary_is_asked_of_the_plain_forward(monkeypatch):
     monkeypatch.setattr(access, "_plain", lambda r, p, c: asked.append(len(r)) or plain(r, p, c))
     tie = torch.tensor([[1.0, 1.0 + 1e-6]]).repeat(6, 1)
     tie[0] = torch.tensor([1.0, 2.0])
-    monkeypatch.setattr("heatprint.models.sparse.sparse_forward", lambda _: lambda *_: tie.clone())
+    access._session = lambda *_: tie.clone()
     access.recoloured(rows, places, colours)
     assert asked == [5]

@@ -18,12 +18,15 @@ import pytest
 import torch
 from PIL import Image
 
+from heatprint.attacks import attack, make
 from heatprint.core.errors import InvalidInput, StoreError, UnknownName, Unsupported
 from heatprint.core.store import Store
 from heatprint.models import load, predict
 from heatprint.study import load_recipe, recipe_names, study
 from heatprint.study.lines import line_of
 from heatprint.study.recipe import MapTable
+from heatprint.study.records import join_attacked
+from heatprint.testing import labelled_batch
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +247,14 @@ def test_lines_are_found_in_tables_of_tables():
     assert line_of(GOOD, ("attacks", 1, "method")) == 12
     assert line_of(GOOD, ("attacks", 0, "settings", "x")) == 6
     assert line_of(GOOD, ("nothing",)) is None
+
+
+def test_parts_in_which_nothing_was_attacked_join_the_others(small):
+    batch = labelled_batch(small, 6, wrong=3)
+    parts = [attack(small, batch.take(rows), make("fgsm", eps="9/255")) for rows in (range(3), range(3, 6))]
+    assert not parts[0].trace
+    for order in (parts, parts[::-1]):
+        joined = join_attacked(order)
+        assert set(joined.trace) == {"flips", "unflip"}
+        assert len(joined.trace["flips"]) == 6
+        assert int(joined.trace["flips"].sum()) == int(parts[1].trace["flips"].sum())

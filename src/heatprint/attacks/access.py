@@ -6,6 +6,7 @@ threat model cannot be left by accident.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,7 +21,7 @@ from heatprint.core.protocols import Loss
 from heatprint.models.predict import batch_size
 
 if TYPE_CHECKING:
-    from heatprint.models.sparse import SparseForward
+    from heatprint.models.sparse import Session
 
 DOUBT = 1e-4  # of the largest logit: within it, rounding could decide what the label is
 
@@ -153,7 +154,7 @@ class ScoreAccess(LabelAccess):
     """Logits, but no gradients."""
 
     knowledge = "score"
-    _sparse: SparseForward | None = None
+    _session: Session | None = None
 
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
         """Logits [M, K] of images [M, 3, H, W] in [0, 1]; row i belongs to attacked image ``rows[i]``."""
@@ -173,12 +174,17 @@ class ScoreAccess(LabelAccess):
         """By the sparse forward where there is one; what it finds on the boundary is asked of the plain one again."""
         from heatprint.models.sparse import sparse_forward  # brings Numba, which other attacks do without
 
-        self._sparse = sparse_forward(self._classifier)
-        if self._sparse is None:
-            return self._plain(rows, places, colours)
-        logits = self._sparse(self._images, rows, places, colours)
-        margin = self._goal.take(rows).margin(logits) - self._goal.criterion.margin
-        doubtful = (margin.abs() < DOUBT * logits.abs().amax(1)).nonzero().squeeze(1)
+        if self._session is None:
+            forward = sparse_forward(self._classifier)
+            if forward is None:
+                return self._plain(rows, places, colours)
+            self._session = forward.session(self._images)
+        logits = self._session(rows, places, colours)
+        goal = self._goal.take(rows)
+        near = (goal.margin(logits) - goal.criterion.margin).abs()
+        if goal.criterion.probability:
+            near = torch.minimum(near, (goal.log_probability(logits) - math.log(goal.criterion.probability)).abs())
+        doubtful = (near < DOUBT * logits.abs().amax(1)).nonzero().squeeze(1)
         if len(doubtful):
             logits[doubtful] = self._plain(rows[doubtful], places[doubtful], colours[doubtful])
         return logits
@@ -190,8 +196,7 @@ class ScoreAccess(LabelAccess):
     def release(self) -> None:
         """Give back what is held for the images' sake; the handle is not used again."""
         super().release()
-        if self._sparse is not None:
-            self._sparse.forget()
+        self._session = None
 
     def _painted(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
         """The recoloured images themselves, [M, 3, H, W], pixel by pixel in memory: channels-last for free."""

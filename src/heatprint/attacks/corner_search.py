@@ -35,8 +35,8 @@ class CornerSearch:
     colours: int = 2
 
     def __post_init__(self) -> None:
-        if not 2 <= self.colours <= 256:
-            raise InvalidInput(f"CornerSearch: colours = {self.colours} must be between 2 and 256 levels per channel.")
+        if not 2 <= self.colours <= 17:
+            raise InvalidInput(f"CornerSearch: colours = {self.colours} must be between 2 and 17 levels per channel.")
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -68,7 +68,7 @@ class CornerSearch:
             # a search cut short by a budget proves nothing
             certified[row] = not bool(fell.any() | access.spent(torch.tensor([row])).any())
             # a criterion may ask for more than a margin, so what reached the goal goes before what leads most
-            best = int(torch.where(fell, margin + margin.abs().max() + 1, margin).argmax())
+            best = int((margin.masked_fill(~fell, -torch.inf) if bool(fell.any()) else margin).argmax())
             place, colour = divmod(best, margin.shape[1])
             out[row, :, place // wide, place % wide] = self.palette()[colour] / LEVELS
             step[row] = 0 if bool(fell.any()) else -1

@@ -78,7 +78,8 @@ class FGSM:
                 found, first = flipped.any(1), first_true(flipped)
                 trace["flips"][rows], step[rows] = flipped.sum(1), torch.where(found, first + 1, -1)
                 beyond = torch.arange(flipped.shape[1])[None] > first[:, None]
-                trace["unflip"][rows] = found & (beyond & ~flipped).any(1)
+                # gains that a budget left untried have undone nothing
+                trace["unflip"][rows] = found & (beyond & ~flipped).any(1) & ~access.spent(rows)
                 if self.exact:
                     own = found.nonzero().squeeze(1)
                     gain[rows[own]] = self._halve(access, some, direction, first, rows, own)

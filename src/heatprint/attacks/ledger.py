@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
+from heatprint.core.values import Attacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +130,27 @@ class Tally:
     seconds_left: float | None
 
     def __str__(self) -> str:
-        told = f"{self.succeeded} fell, {self.given_up} stood, {self.active} open, {self.per_second:,.0f} queries/s"
-        return told
+        return f"{self.succeeded} fell, {self.given_up} stood, {self.active} open, {self.per_second:,.0f} queries/s"
+
+    def after(self, finished: Sequence[Attacked], *, waiting: int) -> Tally:
+        """The tally of a longer run, of which this is the part now worked on.
+
+        Args:
+            finished: Results of the parts before it.
+            waiting: Images of the parts after it.
+        """
+        attempted = sum(part.attempted for part in finished)
+        won = sum(int((part.first_hit >= 0).sum()) for part in finished)
+        return replace(
+            self,
+            attempted=self.attempted + attempted + waiting,
+            active=self.active + waiting,
+            succeeded=self.succeeded + won,
+            given_up=self.given_up + attempted - won,
+            forwards=self.forwards + sum(int(part.forwards.sum()) for part in finished),
+            backwards=self.backwards + sum(int(part.backwards.sum()) for part in finished),
+            seconds_left=None,
+        )
 
 
 class Clock:

@@ -26,6 +26,7 @@ class Classifier:
         std: Divided by, per channel.
         name: How tables call it.
         architecture: Name in the zoo, by which saved weights are rebuilt; empty for a wrapped network.
+        memory_format: How its inputs lie in memory: channels-last, unless the network cannot take that.
     """
 
     network: nn.Module
@@ -36,6 +37,7 @@ class Classifier:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     name: str
     architecture: str = ""
+    memory_format: torch.memory_format = torch.channels_last
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits [N, K] of images [N, 3, H, W] in [0, 1]; differentiable in the images."""
@@ -49,7 +51,7 @@ class Classifier:
         if any(self.mean) or any(s != 1 for s in self.std):
             mean, std = self._statistics
             images = (images - mean) / std
-        return images.contiguous(memory_format=torch.channels_last)
+        return images.contiguous(memory_format=self.memory_format)
 
     @cached_property
     def device(self) -> torch.device:

@@ -47,6 +47,8 @@ def check_level(who: str, value: float) -> None:
     Raises:
         InvalidInput: With the fraction that was probably meant.
     """
+    if isinstance(value, str):
+        raise InvalidInput(f"{who} = {value!r} is text. Write {value} without quotes, or make the method by its name.")
     if not 0 <= value <= 1:
         raise InvalidInput(
             f"{who} = {value}: pixels are in [0, 1], so levels are too. For {value:g} of 255 levels "

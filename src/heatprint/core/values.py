@@ -141,7 +141,8 @@ class Attacked:
         forwards: int64 [N], forward queries spent on each image by the attack.
         backwards: int64 [N], gradient queries likewise.
         first_hit: int64 [N], the number of the forward query that first reached the goal, -1 for none: the curve of
-            success against queries. Before rounding, so a failure may have one.
+            success against queries. Before rounding, so a failure may have one; and a success may have none whose
+            final image the attack never asked about.
         clean_logits: float32 [N, K].
         logits: float32 [N, K], of the attacked copies.
         trace: Extras of the attack.

@@ -87,9 +87,11 @@ def wrap(
             "wrap: the network returns probabilities (each row adds up to 1). Pass it without its last "
             "softmax: attacks and LRP need logits."
         )
+    memory_format = _memory_format(trainable, size)
     return Classifier(
-        network=_folded(trainable),
-        trainable=trainable.to(memory_format=torch.channels_last),
+        network=_folded(trainable).to(memory_format=memory_format),
+        trainable=trainable.to(memory_format=memory_format),
+        memory_format=memory_format,
         classes=classes,
         size=size,
         mean=tuple(mean),
@@ -147,4 +149,16 @@ def _folded(network: nn.Module) -> nn.Module:
         except (TraceError, TypeError, NameError, AttributeError, KeyError):
             return network  # control flow that depends on data: exact, only slower
         network = folded.eval().requires_grad_(False)
-    return network.to(memory_format=torch.channels_last)
+    return network
+
+
+def _memory_format(network: nn.Module, size: int) -> torch.memory_format:
+    """Channels-last, which is faster, unless the network reads its maps in a way that only the plain order allows."""
+    first = next(network.parameters(), torch.zeros(()))
+    images = torch.zeros((2, 3, size, size)).to(first).contiguous(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            copy.deepcopy(network).to(memory_format=torch.channels_last)(images)
+    except RuntimeError:  # x.view(len(x), -1) of a map, above all
+        return torch.contiguous_format
+    return torch.channels_last

@@ -69,6 +69,15 @@ def join_attacked(parts: Sequence[Attacked]) -> Attacked:
         clean=clean,
         adversarial=adversarial,
         distance=distances(clean.pixels, adversarial.pixels),
-        trace={name: torch.cat([p.trace[name] for p in parts]) for name in parts[0].trace},
+        trace=_joined_traces(parts),
         **{name: cat(name) for name in (*COLUMNS, "clean_logits", "logits")},
     )
+
+
+def _joined_traces(parts: Sequence[Attacked]) -> dict[str, Tensor]:
+    """Traces of all parts; a part without any (nothing in it was attacked) counts as zeros."""
+    like = {name: values for part in parts for name, values in part.trace.items()}
+    return {
+        name: torch.cat([p.trace.get(name, values.new_zeros((len(p.clean), *values.shape[1:]))) for p in parts])
+        for name, values in like.items()
+    }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from heatprint.attacks import attack, attack_every_target
+from heatprint.attacks.ledger import Tally
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
 from heatprint.core.errors import HeatprintError, InvalidInput, StoreError
@@ -121,7 +122,7 @@ class Lab:
                             seed=seed,
                             criterion=criterion,
                             budget=budget,
-                            progress=_shifted(progress, index * size, len(chosen)),
+                            progress=_shifted(progress, index * size, len(piece), len(chosen), done),
                         ),
                         classifier.classes,
                     ),
@@ -294,6 +295,13 @@ def _won(parts: Sequence[Attacked]) -> str:
     return f"{sum(int(p.success.sum()) for p in parts)} successes so far"
 
 
-def _shifted(progress: Progress, offset: int, total: int) -> Progress:
-    """The progress of one part within all; skipped images count as done at its end."""
-    return lambda done, part, note="": progress(offset + done, total, note)
+def _shifted(progress: Progress, offset: int, size: int, total: int, finished: Sequence[Attacked]) -> Progress:
+    """The progress of one part of `size` images within all `total`, and the tally of all parts so far."""
+    whole = total
+
+    def shown(done: int, total: int, note: object = "") -> None:
+        if isinstance(note, Tally):
+            note = note.after(finished, waiting=whole - offset - size)
+        progress(offset + size * done // max(total, 1), whole, note)
+
+    return shown

@@ -9,7 +9,7 @@ convolutions, batch norm, elementwise activations, pooling, sums and concatenati
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -26,6 +26,7 @@ from heatprint.models.sparse.windows import Reach, Window, of_pixels
 
 HELD_BYTES = 1 << 30  # clean activations kept at one time
 HELD_IMAGES = 64
+RECORDED = 8  # images of one whole forward pass
 CANDIDATE_FLOATS = 1 << 25  # altered values of one chunk of candidates
 CANDIDATES = (16, 128)  # least and most of a chunk: the altered values of more do not fit the cache
 
@@ -39,6 +40,8 @@ class SparseForward:
         classifier: On the CPU, in float32.
 
     Attributes:
+        classifier: The classifier.
+        capacity: Images whose clean activations fit in memory.
         multiplications: Of a whole forward pass.
         gain: How many times fewer of them one recoloured pixel costs.
 
@@ -47,14 +50,14 @@ class SparseForward:
     """
 
     def __init__(self, classifier: Classifier) -> None:
-        self._classifier = classifier
+        self.classifier = classifier
         self._traced = trace(classifier)
         self._operations = operations(self._traced, shapes(self._traced, classifier))
         self._last_use = last_uses([o.node for o in self._operations])
         self._plan = Plan(self._operations, classifier.size)
         sparse = self._plan.sparse(1)
         if sum(sparse[o.node.name] for o in self._operations if o.kind == "conv") < 2:
-            raise Unsupported("fewer than two of its convolutions have a sparse form")
+            raise Unsupported(f"fewer than two of its convolutions have a sparse form{self._blocked(sparse)}")
         self._convs = {
             o.node.name: Conv(cast(nn.Conv2d, o.module).weight, cast(Reach, o.reach))
             for o in self._operations
@@ -62,14 +65,12 @@ class SparseForward:
         }
         self._recorded = {o.node.name for o in self._operations if sparse[o.node.name]}
         size = 4 * sum(o.floats for o in self._operations if o.node.name in self._recorded)
-        self._capacity = max(1, min(HELD_IMAGES, HELD_BYTES // size))
-        self._slots: OrderedDict[int, int] = OrderedDict()
-        self._held: dict[str, Tensor] = {}
-        self._images: Tensor | None = None
+        self.capacity = max(1, min(HELD_IMAGES, HELD_BYTES // size))
+        (output,) = next(n for n in self._traced.graph.nodes if n.op == "output").all_input_nodes
+        self._output = output.name
         self.gain, self.multiplications = self._plan.gain, self._plan.multiplications
         self._steps: dict[Kind, Step] = {
             "conv": lambda o, read, after: self._convs[o.node.name](read[0].delta, read[0].window, after),
-            "max": lambda o, read, after: steps.max_pool(read[0], after, cast(Reach, o.reach), self._held[o.node.name]),
             "average": lambda o, read, after: steps.average_pool(
                 read[0].delta, read[0].window, after, cast(Reach, o.reach)
             ),
@@ -84,64 +85,42 @@ class SparseForward:
         }
 
     def __call__(self, images: Tensor, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
-        """Logits [M, K] of attacked images with some pixels recoloured.
+        """Logits [M, K] of attacked images with some pixels recoloured; see `Session`, which remembers the images."""
+        return self.session(images)(rows, places, colours)
 
-        Clean activations are held for as long as the same tensor `images` is given.
+    def session(self, images: Tensor) -> Session:
+        """The sparse forward of these images, float32 [N, 3, H, W] in [0, 1]."""
+        return Session(self, images)
 
-        Args:
-            images: All attacked images, float32 [N, 3, H, W] in [0, 1].
-            rows: Which of them each candidate starts from, int64 [M].
-            places: int64 [M, d, 2], row and column.
-            colours: float32 [M, d, 3] in [0, 1]. Of two edits of one pixel the last counts.
-        """
-        if images is not self._images:
-            self.forget()
-            self._images = images
+    def record(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The clean activations that candidates of these images start from, by name."""
+        return activations(self._traced, self.classifier.normalise(images), self._recorded)
+
+    def chunk(self, edits: int) -> int:
+        """How many candidates of so many edits to compute at one time."""
         least, most = CANDIDATES
-        chunk = max(least, min(most, int(CANDIDATE_FLOATS // (self._plan.floats * places.shape[1]))))
-        out = torch.empty((len(rows), len(self._classifier.classes)))
-        for part in torch.split(torch.arange(len(rows)), chunk):
-            for some in self._groups(rows[part]):
-                here = part[some]
-                slots = self._hold(images, rows[here])
-                old = images.permute(0, 2, 3, 1)[rows[here, None], places[here, :, 0], places[here, :, 1]]
-                deltas = (colours[here] - old) / torch.tensor(self._classifier.std)
-                out[here] = self._run(slots, places[here], deltas)
-        return out
+        return max(least, min(most, int(CANDIDATE_FLOATS // (self._plan.floats * edits))))
 
-    def forget(self) -> None:
-        """Drop the clean activations and the memory they take."""
-        self._slots.clear()
-        self._held.clear()
-        self._images = None
-
-    def _groups(self, rows: Tensor) -> list[Tensor]:
-        """Candidates in groups whose images can be held together."""
-        _, number = torch.unique(rows, return_inverse=True)
-        groups = int(number.max()) // self._capacity + 1
-        return [(number // self._capacity == g).nonzero().squeeze(1) for g in range(groups)]
-
-    def _hold(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Slots of the clean activations of rows, int64 [M], computed now where they are not held."""
-        wanted = torch.unique(rows).tolist()
-        for row in wanted:
-            if row in self._slots:
-                self._slots.move_to_end(row)
-        missing = [row for row in wanted if row not in self._slots]
-        for row in missing:
-            full = len(self._slots) >= self._capacity
-            self._slots[row] = self._slots.popitem(last=False)[1] if full else len(self._slots)
-        for part in torch.split(torch.tensor(missing, dtype=torch.long), 8):
-            slots = [self._slots[row] for row in part.tolist()]
-            for name, value in activations(self._traced, self._classifier.normalise(images[part]), self._recorded):
-                if name not in self._held:
-                    self._held[name] = torch.empty((self._capacity, *value.shape[1:]))
-                self._held[name][slots] = value
-        return torch.tensor([self._slots[row] for row in rows.tolist()])
+    def _blocked(self, sparse: dict[str, bool]) -> str:
+        """The first operation that has no sparse form although what it reads has one, in words."""
+        for operation in self._operations:
+            if operation.kind == "dense" and any(sparse[name] for name in operation.inputs):
+                module = operation.module
+                return (
+                    f": {operation.node.name} ({type(module).__name__ if module else operation.node.target}) has none"
+                )
+        return ""
 
     @torch.no_grad()
-    def _run(self, slots: Tensor, places: Tensor, deltas: Tensor) -> Tensor:
-        """Logits of one chunk: `slots` [M] of its images, `deltas` [M, d, 3] of the network's input."""
+    def run(self, held: dict[str, Tensor], slots: Tensor, places: Tensor, deltas: Tensor) -> Tensor:
+        """Logits of one chunk, from the clean activations held.
+
+        Args:
+            held: Clean activations by name, [S, H * W, C].
+            slots: Which of them each candidate starts from, int64 [M].
+            places: int64 [M, d, 2].
+            deltas: How each edit moves the network's input, [M, d, 3].
+        """
         sparse = self._plan.sparse(places.shape[1])
         values: dict[str, Rows | Tensor] = {}
         for index, operation in enumerate(self._operations):
@@ -150,18 +129,19 @@ class SparseForward:
                 values[name] = self._whole(operation, values)
             elif operation.kind == "input":
                 window = of_pixels(places, operation.side)
-                values[name] = self._rows(name, steps.painted(window, places, deltas), window, slots)
+                delta = steps.painted(window, places, deltas)
+                values[name] = Rows(delta=delta, window=window, clean=held[name], slots=slots)
             else:
                 read = [cast(Rows, values[n]) for n in operation.inputs]
                 after = self._plan.window(operation, [r.window for r in read])
-                values[name] = self._rows(name, self._steps[operation.kind](operation, read, after), after, slots)
+                if operation.kind == "max":
+                    delta = steps.max_pool(read[0], after, cast(Reach, operation.reach), held[name])
+                else:
+                    delta = self._steps[operation.kind](operation, read, after)
+                values[name] = Rows(delta=delta, window=after, clean=held[name], slots=slots)
             for done in self._last_use[index]:
                 values.pop(done, None)
-        (logits,) = values.values()
-        return cast(Tensor, logits)
-
-    def _rows(self, name: str, delta: Tensor, window: Window, slots: Tensor) -> Rows:
-        return Rows(delta=delta, window=window, clean=self._held[name], slots=slots)
+        return cast(Tensor, values[self._output])
 
     def _whole(self, operation: Operation, values: dict[str, Rows | Tensor]) -> Tensor:
         """One operation on whole activations, as the network itself does it."""
@@ -171,7 +151,8 @@ class SparseForward:
                 return attribute(self._traced, str(argument.target))
             value = values[argument.name]
             if isinstance(value, Rows):
-                value = values[argument.name] = steps.dense(value)
+                value = steps.dense(value).contiguous(memory_format=self.classifier.memory_format)
+                values[argument.name] = value
             return value
 
         node = operation.node
@@ -181,3 +162,61 @@ class SparseForward:
         if node.op == "call_method":
             return cast(Tensor, getattr(args[0], str(node.target))(*args[1:], **kwargs))
         return cast("Callable[..., Tensor]", node.target)(*args, **kwargs)
+
+
+class Session:
+    """A sparse forward with the images it is asked about, and their clean activations as far as memory allows.
+
+    Args:
+        forward: The classifier's sparse forward; several sessions may use one.
+        images: All attacked images, float32 [N, 3, H, W] in [0, 1]; they must not change while it lives.
+    """
+
+    def __init__(self, forward: SparseForward, images: Tensor) -> None:
+        self._forward = forward
+        self._images = images
+        self._slots: OrderedDict[int, int] = OrderedDict()
+        self._held: dict[str, Tensor] = {}
+
+    def __call__(self, rows: Tensor, places: Tensor, colours: Tensor) -> Tensor:
+        """Logits [M, K] of the images with some pixels recoloured.
+
+        Args:
+            rows: Which image each candidate starts from, int64 [M].
+            places: int64 [M, d, 2], row and column.
+            colours: float32 [M, d, 3] in [0, 1]. Of two edits of one pixel the last counts.
+        """
+        classifier = self._forward.classifier
+        out = torch.empty((len(rows), len(classifier.classes)))
+        for part in torch.split(torch.arange(len(rows)), self._forward.chunk(places.shape[1])) if len(rows) else ():
+            for some in self._groups(rows[part]):
+                here = part[some]
+                slots = self._hold(rows[here])
+                old = self._images.permute(0, 2, 3, 1)[rows[here, None], places[here, :, 0], places[here, :, 1]]
+                deltas = (colours[here] - old) / torch.tensor(classifier.std)
+                out[here] = self._forward.run(self._held, slots, places[here], deltas)
+        return out
+
+    def _groups(self, rows: Tensor) -> list[Tensor]:
+        """Candidates in groups whose images can be held together."""
+        _, number = torch.unique(rows, return_inverse=True)
+        groups = int(number.max()) // self._forward.capacity + 1
+        return [(number // self._forward.capacity == g).nonzero().squeeze(1) for g in range(groups)]
+
+    def _hold(self, rows: Tensor) -> Tensor:
+        """Slots of the clean activations of rows, int64 [M], computed now where they are not held."""
+        wanted, capacity = torch.unique(rows).tolist(), self._forward.capacity
+        for row in wanted:
+            if row in self._slots:
+                self._slots.move_to_end(row)
+        missing = [row for row in wanted if row not in self._slots]
+        for row in missing:
+            full = len(self._slots) >= capacity
+            self._slots[row] = self._slots.popitem(last=False)[1] if full else len(self._slots)
+        for start in range(0, len(missing), RECORDED):
+            part = missing[start : start + RECORDED]
+            for name, value in self._forward.record(self._images[part]):
+                if name not in self._held:
+                    self._held[name] = torch.empty((min(capacity, len(self._images)), *value.shape[1:]))
+                self._held[name][[self._slots[row] for row in part]] = value
+        return torch.tensor([self._slots[row] for row in rows.tolist()])

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,7 @@ POINTWISE_FUNCTIONS: tuple[Callable[..., Tensor], ...] = (
     *(F.relu, F.relu6, F.leaky_relu, F.elu, F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.sigmoid, F.tanh),
 )
 POINTWISE_METHODS = ("relu", "relu_", "sigmoid", "tanh")
+POOL = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 SUBTRACTIONS = (operator.sub, operator.isub, torch.sub, "sub", "sub_")
 
@@ -126,17 +127,22 @@ def operations(traced: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> li
         if node.op == "placeholder" and found:
             raise Unsupported("it has more than one input")
         _refuse_overwriting(node, traced)
-        found.append(_operation(node, traced, shapes[node.name]))
+        found.append(_operation(node, traced, shapes))
     return found
 
 
-def _operation(node: fx.Node, traced: fx.GraphModule, shape: tuple[int, ...]) -> Operation:
-    module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
-    read = node.args[0] if node.target in (torch.cat, torch.concat) else node.all_input_nodes  # in their order
-    inputs = tuple(n.name for n in read if isinstance(n, fx.Node))  # type: ignore[union-attr]
+def _operation(node: fx.Node, traced: fx.GraphModule, shapes: dict[str, tuple[int, ...]]) -> Operation:
+    shape = shapes[node.name]
+    module = _module(node, traced)
+    read = node.all_input_nodes
+    if node.target in (torch.cat, torch.concat):  # in their order, one of them perhaps twice
+        read = list(cast("Sequence[fx.Node]", node.args[0] if node.args else node.kwargs["tensors"]))
+    inputs = tuple(n.name for n in read)
     known: dict[str, Any] = {"kind": "dense"}
     if len(shape) == 3 and not any(n.op == "get_attr" for n in node.all_input_nodes):
         known = _known(node, module) or known
+    if known["kind"] in ("add", "subtract") and any(shapes[name] != shape for name in inputs):
+        known = {"kind": "dense"}  # one of them is stretched
     return Operation(node=node, inputs=inputs, shape=shape, module=module, **known)
 
 
@@ -156,6 +162,9 @@ def _known(node: fx.Node, module: nn.Module | None) -> dict[str, Any] | None:
         return {"kind": "subtract"}
     if node.target in (torch.cat, torch.concat) and _dim(node) == 1:
         return {"kind": "cat"}
+    if node.target in (F.max_pool2d, torch.max_pool2d):
+        settings: dict[str, Any] = dict(zip(POOL, node.args[1:], strict=False)) | dict(node.kwargs)
+        return _known_pool(**{k: v for k, v in settings.items() if k != "input"})
     if node.target is F.dropout and not node.kwargs.get("training", True):
         return {"kind": "same"}
     return None
@@ -163,23 +172,20 @@ def _known(node: fx.Node, module: nn.Module | None) -> dict[str, Any] | None:
 
 def _known_module(module: nn.Module) -> dict[str, Any] | None:
     if isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
-        if isinstance(module.padding, str):
-            return None
-        reach = Reach(
-            kernel=_pair(module.kernel_size),
-            stride=_pair(module.stride),
-            padding=_pair(module.padding),
-            dilation=_pair(module.dilation),
-        )
+        kernel, dilation, padding = _pair(module.kernel_size), _pair(module.dilation), module.padding
+        if isinstance(padding, str):  # "valid" or "same"
+            spans = [d * (k - 1) if padding == "same" else 0 for k, d in zip(kernel, dilation, strict=True)]
+            if any(span % 2 for span in spans):
+                return None  # one more zero on one side than on the other
+            padding = (spans[0] // 2, spans[1] // 2)
+        reach = Reach(kernel=kernel, stride=_pair(module.stride), padding=_pair(padding), dilation=dilation)
         return {"kind": "conv", "reach": reach}
-    if isinstance(module, nn.MaxPool2d) and not module.ceil_mode and not module.return_indices:
-        reach = Reach(
-            kernel=_pair(module.kernel_size),
-            stride=_pair(module.stride),
-            padding=_pair(module.padding),
-            dilation=_pair(module.dilation),
+    if isinstance(module, nn.MaxPool2d):
+        return _known_pool(
+            *(module.kernel_size, module.stride, module.padding, module.dilation),
+            ceil_mode=module.ceil_mode,
+            return_indices=module.return_indices,
         )
-        return {"kind": "max", "reach": reach}
     if isinstance(module, nn.AvgPool2d) and not module.ceil_mode and module.divisor_override is None:
         reach = Reach(kernel=_pair(module.kernel_size), stride=_pair(module.stride), padding=_pair(module.padding))
         return {"kind": "average", "reach": reach} if module.count_include_pad or reach.padding == (0, 0) else None
@@ -192,6 +198,30 @@ def _known_module(module: nn.Module) -> dict[str, Any] | None:
     if isinstance(module, nn.Dropout | nn.Dropout2d | nn.Identity):
         return {"kind": "same"}
     return None
+
+
+def _known_pool(
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    **rest: Any,
+) -> dict[str, Any] | None:
+    """Max pooling, by module or function; a window that hangs over the edge sees less than a whole one."""
+    del ceil_mode  # decides the size of the output alone
+    if return_indices or rest:
+        return None
+    return {
+        "kind": "max",
+        "reach": Reach(
+            kernel=_pair(kernel_size),
+            stride=_pair(kernel_size if stride in (None, []) else stride),
+            padding=_pair(padding),
+            dilation=_pair(dilation),
+        ),
+    }
 
 
 def _bound(node: fx.Node) -> Callable[[Tensor], Tensor]:
@@ -213,13 +243,40 @@ def _pair(value: Any) -> Pair:
 
 
 def _refuse_overwriting(node: fx.Node, traced: fx.GraphModule) -> None:
-    """An operation that overwrites its input is harmless only where nobody else reads that input."""
-    module = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
+    """An operation that overwrites its input is harmless only where nobody else reads that input.
+
+    Dropout, flattening and the like may return their input itself, so what is read through them is followed back.
+    """
+    module = _module(node, traced)
     overwrites = (
         getattr(module, "inplace", False)
         or node.kwargs.get("inplace", False)
+        or (node.target in POINTWISE_FUNCTIONS and node.args[-1] is True)
         or node.target in (operator.iadd, operator.isub)
         or (node.op == "call_method" and str(node.target).endswith("_"))
     )
-    if overwrites and node.all_input_nodes and len(node.all_input_nodes[0].users) > 1:
+    if not overwrites or not node.all_input_nodes:
+        return
+    read = node.all_input_nodes[0]
+    while len(read.users) == 1 and _passes_on(read, traced):
+        read = read.all_input_nodes[0]
+    if len(read.users) > 1:
         raise Unsupported(f"{node.name} overwrites an activation that is read again")
+
+
+def _passes_on(node: fx.Node, traced: fx.GraphModule) -> bool:
+    """Whether an operation may return its input, or a view of it."""
+    if len(node.all_input_nodes) != 1:
+        return False
+    passing = (nn.Dropout, nn.Dropout2d, nn.Identity, nn.Flatten)
+    views = ("view", "reshape", "flatten", "permute", "transpose", "contiguous", "squeeze", "unsqueeze")
+    return (
+        isinstance(_module(node, traced), passing)
+        or node.target in (F.dropout, torch.flatten, torch.reshape, torch.permute, torch.transpose)
+        or (node.op == "call_method" and node.target in views)
+        or node.target is operator.getitem
+    )
+
+
+def _module(node: fx.Node, traced: fx.GraphModule) -> nn.Module | None:
+    return traced.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.proxy import TraceError
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import Unsupported
@@ -22,9 +21,12 @@ def trace(classifier: Classifier) -> fx.GraphModule:
     if any(m.training for m in classifier.network.modules()):
         raise Unsupported("it is in training mode")
     try:
-        return fx.symbolic_trace(classifier.network)
-    except (TraceError, TypeError, NameError, AttributeError, KeyError, ValueError, RuntimeError) as error:
-        raise Unsupported(f"it cannot be traced ({error})") from error
+        traced = fx.symbolic_trace(classifier.network)
+    except Exception as error:  # whatever a stranger's forward raises when it is traced, its plain path still works
+        raise Unsupported(f"it cannot be traced ({type(error).__name__})") from error
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
 
 
 class Recorder(fx.Interpreter):
@@ -54,9 +56,9 @@ def shapes(traced: fx.GraphModule, classifier: Classifier) -> dict[str, tuple[in
     def seen(name: str, value: Any) -> None:
         if nodes[name].op in ("get_attr", "output"):
             return
-        if not isinstance(value, Tensor) or value.ndim < 1 or len(value) != 2:
+        if isinstance(value, Tensor) and (value.ndim < 1 or len(value) != 2):
             raise Unsupported(f"{name} does not return one tensor per image")
-        found[name] = tuple(value.shape[1:])
+        found[name] = tuple(value.shape[1:]) if isinstance(value, Tensor) else ()  # a size, a shape
 
     side = classifier.size
     Recorder(traced, seen).run(classifier.normalise(torch.full((2, 3, side, side), 0.5)))

@@ -140,7 +140,13 @@ def reached(window: Window, reach: Reach, side: Pair, needed: Pair) -> Window:
     if not window.single:
         active = (window.local[:, None, BORDER:-BORDER, BORDER:-BORDER] > 0).float()
         # the cells a kernel sees are those max pooling sees; its padding may not exceed half a kernel, ours may
-        wide = F.pad(active, (reach.padding[1], reach.padding[1], reach.padding[0], reach.padding[0]))
+        far = [  # what the last output cell reads, which may hang over the edge
+            max(0, (o - 1) * s + d * (k - 1) + 1 - p - i)
+            for o, s, d, k, p, i in zip(
+                *(side, reach.stride, reach.dilation, reach.kernel, reach.padding, window.side), strict=True
+            )
+        ]
+        wide = F.pad(active, (reach.padding[1], far[1], reach.padding[0], far[0]))
         seen = F.max_pool2d(wide, reach.kernel, reach.stride, 0, reach.dilation)[:, 0, : side[0], : side[1]]
         seen[:, needed[0] :], seen[:, :, needed[1] :] = 0, 0
         return _marked(seen > 0, side)
