@@ -374,3 +374,15 @@ def test_what_lies_on_the_boundary_is_asked_of_the_plain_forward(monkeypatch):
     access._session = lambda *_: tie.clone()
     access.recoloured(rows, places, colours)
     assert asked == [5]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_stays_as_it_was_set(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        model = classifier("odd sizes")
+        SparseForward(model)(*candidates(model.size, 40, 1))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

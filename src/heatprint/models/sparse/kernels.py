@@ -9,10 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import numba
 import numpy as np
-from numba import njit, prange
+import torch
+from numba import njit, prange, set_num_threads
 
 compiled = cast("Callable[[Callable[..., None]], Callable[..., None]]", njit(cache=True, parallel=True))
+
+
+def share_threads() -> None:
+    """Give Numba as many threads as torch has. Both drive one OpenMP runtime, and Numba's start resets its number."""
+    count = torch.get_num_threads()
+    set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
+    torch.set_num_threads(count)
+
+
+share_threads()  # starts Numba's threads, before anything else does
 
 
 @compiled
