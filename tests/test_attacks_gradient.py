@@ -32,6 +32,7 @@ MINIMAL = [
     ("fab", "linf", {"steps": 30}),
     ("fab", "l1", {"norm": "l1", "steps": 30}),
     ("carlini-wagner", "l2", {"steps": 120, "searches": 6}),
+    ("ddn", "l2", {}),
 ]
 
 
