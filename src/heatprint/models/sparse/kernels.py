@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from numba import njit, prange, set_num_threads
 
-compiled = cast("Callable[[Callable[..., None]], Callable[..., None]]", njit(cache=True, parallel=True))
+
+def compiled(loop: Callable[..., None]) -> Callable[..., None]:
+    """The loop in machine code, kept on disk where there is a place for it."""
+    try:
+        return cast("Callable[..., None]", njit(cache=True, parallel=True)(loop))
+    except RuntimeError:  # neither the package's folder nor the user's can be written to
+        return cast("Callable[..., None]", njit(parallel=True)(loop))
 
 
 def share_threads() -> None:
