@@ -269,3 +269,13 @@ def test_first_true():
     table = torch.tensor([[False, True, False], [True, True, True], [False, False, False]])
     assert first_true(table).tolist() == [1, 0, 3]
     assert first_true(torch.zeros((2, 0), dtype=torch.bool)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("classes", "seed"), [(2, 0), (3, 1), (4, 2), (10, 3)])
+@pytest.mark.parametrize("eps", [1 / 255, 2 / 255, 4 / 255])
+def test_pgd_is_never_weaker_than_fgsm(classes, seed, eps):
+    victim = small_classifier(classes=classes, seed=seed)
+    batch = labelled_batch(victim, 30, seed=seed)
+    once = attack(victim, batch, make("fgsm", eps=eps, ramp=False))
+    often = attack(victim, batch, make("pgd", eps=eps, step=eps / 4, steps=40))
+    assert int(often.success.sum()) >= int(once.success.sum())
