@@ -109,7 +109,12 @@ class Explainer(Protocol):
     def attribute(
         self, classifier: Classifier, inputs: Tensor, target: Tensor, *, layers: tuple[str, ...] = ()
     ) -> tuple[Explained, Mapping[str, Tensor]]:
-        """Relevance of normalised inputs [N, 3, H, W] for classes [N], and at the named layers' outputs."""
+        """Relevance of normalised inputs [N, 3, H, W], and at the named layers' outputs.
+
+        `target` is what is explained: classes, int64 [N], or a weighting of the logits, float [N, K]
+        (`heatprint.explainers.target.score` takes both). A method that is slow per image may carry a class
+        attribute ``at_once``: how many images it is handed at a time, so that progress is seen.
+        """
         ...
 
 

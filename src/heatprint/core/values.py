@@ -174,6 +174,8 @@ class PlanLine:
     layer: str
     operator: str
     rule: str
+    epsilon: float | None = None
+    bias: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -184,17 +186,26 @@ class Explained:
         ids: Image ids.
         relevance: float [N, 3, H, W].
         target: int64 [N], the class explained.
-        score: float [N], its logit: what the relevance starts from.
+        against: int64 [N], the class whose logit was subtracted, where a contrast was asked for; else None.
+        score: float [N], the logit explained, or the difference of two: what the relevance starts from.
         plan: The rule of every operation, in the order of the forward pass.
-        totals: Layer name to the sum of relevance at its output, float [N]; the last is the start value.
+        totals: Layer name to the sum of relevance at its output, float [N]; ``"start"`` is the score and
+            ``"input"`` the sum at the input.
+        passed: Layer name to the sum of relevance it handed on to its inputs, float [N]; beside `totals` this says
+            which layer kept or made relevance.
+        facts: What a method can say of its own answer, float [N] each: ``"completeness"`` of integrated gradients,
+            ``"r2"`` of LIME, ``"precision"`` and ``"coverage"`` of Anchors.
     """
 
     ids: tuple[str, ...]
     relevance: Tensor
     target: Tensor
     score: Tensor
+    against: Tensor | None = None
     plan: tuple[PlanLine, ...] = ()
     totals: Mapping[str, Tensor] = field(default_factory=dict)
+    passed: Mapping[str, Tensor] = field(default_factory=dict)
+    facts: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def heat(self) -> Tensor:

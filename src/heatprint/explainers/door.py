@@ -10,6 +10,8 @@ from heatprint.core.errors import BrokenContract, InvalidInput
 from heatprint.core.lattice import to_images
 from heatprint.core.protocols import Explainer, Progress, silent
 from heatprint.core.values import Batch, Explained
+from heatprint.explainers.conservation import warn_of_leaks
+from heatprint.explainers.target import Which, choose, contrast
 from heatprint.models.predict import batch_size
 
 
@@ -18,7 +20,7 @@ def explain(
     batch: Batch,
     method: Explainer,
     *,
-    target: Tensor | None = None,
+    target: Tensor | Which = "predicted",
     progress: Progress = silent,
 ) -> Explained:
     """What a classifier relied on in each image, at the network's own (normalised) input.
@@ -27,48 +29,97 @@ def explain(
         classifier: The classifier; untouched afterwards.
         batch: Images.
         method: An explainer, e.g. ``explainers.make("lrp.sequential_preset_a_flat")``.
-        target: Classes to explain, int64 [N]; without them the predicted one.
+        target: Which class to explain: ``"predicted"``, ``"true"``, ``"runner-up"``, ``"contrast"`` (the true class
+            minus the most likely other one), or classes, int64 [N].
         progress: Told how far it is.
 
     Returns:
         Relevance in the order of the batch, on the CPU.
 
+    Warns:
+        ConservationWarning: A layer kept more than half of its relevance, or doubled it.
+
     Raises:
         InvalidInput: Targets do not fit.
+        Unsupported: The method has no rule for an operation of the network.
         BrokenContract: The relevance has another shape than the input, or is not finite.
     """
+    _check(classifier, batch, target)
+    parts = []
+    for rows in torch.split(torch.arange(len(batch)), getattr(method, "at_once", max(1, batch_size(classifier) // 4))):
+        parts.append(_explain_rows(classifier, batch, method, target, rows))
+        progress(int(rows[-1]) + 1, len(batch))
+    explained = _joined(batch, parts)
+    warn_of_leaks(explained)
+    return explained
+
+
+def _check(classifier: Classifier, batch: Batch, target: Tensor | Which) -> None:
     side, count = classifier.size, len(classifier.classes)
+    if not len(batch):
+        raise InvalidInput("explain: there are no images.")
     if batch.pixels.shape[2:] != (side, side):
         raise InvalidInput(f"explain: {classifier.name!r} takes {side}x{side} images. Load them with size={side}.")
-    if target is not None and (len(target) != len(batch) or bool(((target < 0) | (target >= count)).any())):
+    if isinstance(target, Tensor) and (
+        target.dtype != torch.int64 or len(target) != len(batch) or bool(((target < 0) | (target >= count)).any())
+    ):
         raise InvalidInput(
-            f"explain: {len(target)} targets for {len(batch)} images; give one class per image, 0 to {count - 1}."
+            f"explain: {len(target)} targets ({target.dtype}) for {len(batch)} images; give one class per image, "
+            f"int64, 0 to {count - 1}."
         )
-    parts: list[Explained] = []
-    for rows in torch.split(torch.arange(len(batch)), max(1, batch_size(classifier) // 4)):
-        inputs = classifier.normalise(to_images(batch.pixels[rows].to(classifier.device)))
-        wanted = _predicted(classifier, inputs) if target is None else target[rows].to(classifier.device)
-        part, _ = method.attribute(classifier, inputs, wanted)
-        if part.relevance.shape != inputs.shape or not bool(part.relevance.isfinite().all()):
-            raise BrokenContract(
-                f"explain: {type(method).__name__} returned relevance {list(part.relevance.shape)} for inputs "
-                f"{list(inputs.shape)}, or values that are not finite (a denominator of zero: use an epsilon rule)."
-            )
-        parts.append(part)
-        progress(int(rows[-1]) + 1, len(batch))
-    if not parts:
-        raise InvalidInput("explain: there are no images.")
+
+
+def _explain_rows(
+    classifier: Classifier, batch: Batch, method: Explainer, target: Tensor | Which, rows: Tensor
+) -> Explained:
+    device = classifier.device
+    inputs = classifier.normalise(to_images(batch.pixels[rows].to(device)))
+    if isinstance(target, Tensor):
+        wanted, against, weighed = target[rows].to(device), None, target[rows].to(device)
+    else:
+        with torch.no_grad():
+            logits = classifier.network(inputs)
+        _require_finite(logits, f"{classifier.name!r} returns logits")
+        wanted, against = choose(target, logits, batch.labels[rows].to(device))
+        weighed = contrast(wanted, against, logits)
+    part, _ = method.attribute(classifier, inputs, weighed)
+    if part.relevance.shape != inputs.shape:
+        raise BrokenContract(
+            f"explain: {type(method).__name__} returned relevance {list(part.relevance.shape)} for inputs "
+            f"{list(inputs.shape)}."
+        )
+    _require_finite(part.relevance, f"{type(method).__name__} returned relevance")
     return Explained(
-        ids=batch.ids,
-        relevance=torch.cat([p.relevance.cpu() for p in parts]),
-        target=torch.cat([p.target.cpu() for p in parts]),
-        score=torch.cat([p.score.cpu() for p in parts]),
-        plan=parts[0].plan,
-        totals={name: torch.cat([p.totals[name].cpu() for p in parts]) for name in parts[0].totals},
+        ids=tuple(batch.ids[row] for row in rows.tolist()),
+        relevance=part.relevance.cpu(),
+        target=wanted.cpu(),
+        against=None if against is None else against.cpu(),
+        score=part.score.cpu(),
+        plan=part.plan,
+        totals={name: total.cpu() for name, total in part.totals.items()},
+        passed={name: total.cpu() for name, total in part.passed.items()},
+        facts={name: fact.cpu() for name, fact in part.facts.items()},
     )
 
 
-@torch.no_grad()
-def _predicted(classifier: Classifier, inputs: Tensor) -> Tensor:
-    logits: Tensor = classifier.network(inputs)
-    return logits.argmax(1)
+def _require_finite(values: Tensor, who: str) -> None:
+    if not bool(values.isfinite().all()):
+        raise BrokenContract(
+            f"explain: {who} that are not finite. Look for NaN weights with model.state_dict(), or for a "
+            "denominator of zero: use an epsilon rule."
+        )
+
+
+def _joined(batch: Batch, parts: list[Explained]) -> Explained:
+    first = parts[0]
+    return Explained(
+        ids=batch.ids,
+        relevance=torch.cat([p.relevance for p in parts]),
+        target=torch.cat([p.target for p in parts]),
+        against=None if first.against is None else torch.cat([p.against for p in parts if p.against is not None]),
+        score=torch.cat([p.score for p in parts]),
+        plan=first.plan,
+        totals={name: torch.cat([p.totals[name] for p in parts]) for name in first.totals},
+        passed={name: torch.cat([p.passed[name] for p in parts]) for name in first.passed},
+        facts={name: torch.cat([p.facts[name] for p in parts]) for name in first.facts},
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput
 from heatprint.core.values import Explained
+from heatprint.explainers.target import score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +22,8 @@ class Gradient:
         self, classifier: Classifier, inputs: Tensor, target: Tensor, *, layers: tuple[str, ...] = ()
     ) -> tuple[Explained, Mapping[str, Tensor]]:
         """See `heatprint.core.protocols.Explainer`."""
-        gradient, score = _gradient(classifier, inputs, target, layers)
-        return Explained(ids=(), relevance=gradient, target=target, score=score), {}
+        gradient, value = _gradient(classifier, inputs, target, layers)
+        return Explained(ids=(), relevance=gradient, target=target, score=value), {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,8 @@ class InputTimesGradient:
         self, classifier: Classifier, inputs: Tensor, target: Tensor, *, layers: tuple[str, ...] = ()
     ) -> tuple[Explained, Mapping[str, Tensor]]:
         """See `heatprint.core.protocols.Explainer`."""
-        gradient, score = _gradient(classifier, inputs, target, layers)
-        return Explained(ids=(), relevance=inputs.detach() * gradient, target=target, score=score), {}
+        gradient, value = _gradient(classifier, inputs, target, layers)
+        return Explained(ids=(), relevance=inputs.detach() * gradient, target=target, score=value), {}
 
 
 def _gradient(classifier: Classifier, inputs: Tensor, target: Tensor, layers: tuple[str, ...]) -> tuple[Tensor, Tensor]:
@@ -42,6 +43,6 @@ def _gradient(classifier: Classifier, inputs: Tensor, target: Tensor, layers: tu
         raise InvalidInput(f"gradient: attributes to the input only, not to {', '.join(layers)}; use an 'lrp.' method.")
     leaf = inputs.detach().clone().requires_grad_(True)
     with torch.enable_grad():
-        score = classifier.network(leaf).gather(1, target[:, None]).squeeze(1)
-    (gradient,) = torch.autograd.grad(score.sum(), leaf)
-    return gradient, score.detach()
+        value = score(classifier.network(leaf), target)
+    (gradient,) = torch.autograd.grad(value.sum(), leaf)
+    return gradient, value.detach()
