@@ -520,6 +520,39 @@ def test_three_classes_get_a_map_each(tmp_path: Path) -> None:
         assert set(own) <= set(rows)  # and none of the class left out
 
 
+def compared(images: int) -> dict[str, Any]:
+    """The before-and-after numbers of an attack; nothing is defined without images."""
+    names = ("rank_correlation", "cosine", "moved", "moved_unsigned", "on_changed", "clean_on_changed", "chance")
+    numbers = {"median": -0.25, "low": -0.5, "high": 0.125} if images else dict.fromkeys(("median", "low", "high"))
+    every = {name: {"count": images, "undefined": 0, **numbers} for name in names}
+    every["moved"] |= {"median": 0.4, "low": 0.3, "high": 0.6} if images else {}
+    every["peak_distance"] = {"count": 0, "undefined": images, "median": None, "low": None, "high": None}
+    bins = [0] * 8 + [images] + [0] * 11
+    one = {"measures": every, "histograms": {"moved": bins, "moved_unsigned": bins}}
+    return {
+        "of": "successes",
+        "available": 2 * images,
+        "images": images,
+        "explained": {kind: one for kind in ("predicted", "true")},
+    }
+
+
+def test_before_and_after_prints_medians_quartiles_and_counts(tmp_path: Path, page: Page) -> None:
+    pairs = {"fgsm": compared(1234), "one-pixel": compared(0)}
+    seen = Page(report(build_run(tmp_path / "run", change={"pairs": pairs})).read_text(encoding="utf-8"))
+    table = next([cells(row) for row in table] for table in seen.tables if "The maps explain" in table[0])
+    assert [row[0] for row in table[1:]] == ["FGSM1,234 of 2,468 successes", "the true class"]
+    assert table[1][1:4] == ["their own predictions", "−0.25[−0.50, 0.12]", "40\xa0%[30, 60]"]
+    assert table[1][-1] == "–not defined"
+    charts = [
+        a["aria-label"] or "" for tag, a in seen.elements if tag == "svg" and "moved" in (a.get("aria-label") or "")
+    ]
+    assert len(charts) == 2
+    assert charts[0] == "relevance moved, median 40 %: 40 to 45 %: 1234"
+    assert "compared no explanations" in page.words
+    assert "compared no explanations" not in seen.words
+
+
 def test_a_name_that_is_not_utf8_is_spelled_out(tmp_path: Path) -> None:
     folder = build_run(tmp_path / "run")
     odd = settings(["cats", "dogs"], [{"id": "cats/\udcff.png", "reason": "unreadable"}])

@@ -97,6 +97,24 @@ def test_the_run_folder_holds_what_the_design_says(run):
     assert str(run) not in (run / "metrics.json").read_text()
 
 
+def test_before_and_after_is_measured_on_stored_successes(run):
+    """The medians of the run are those of explanations made again from its images and its weights."""
+    told = json.loads((run / "metrics.json").read_bytes())["pairs"]
+    assert set(told) == {"fgsm", "one-pixel"}
+    rows = Store(run).read("pairs/fgsm", 0).rows
+    stored = pq.read_table(run / "attacks/clear/fgsm/test/part-00000.parquet").to_pydict()
+    fell = {name for name, won in zip(stored["id"], stored["success"], strict=True) if won}
+    assert told["fgsm"]["available"] == len(fell) > 0
+    assert set(rows["id"]) == fell
+    assert told["fgsm"]["images"] == len(fell)
+    own = [value for value, kind in zip(rows["moved"], rows["explained"], strict=True) if kind == "predicted"]
+    assert told["fgsm"]["explained"]["predicted"]["measures"]["moved"]["median"] == pytest.approx(
+        np.median(own), abs=1e-6
+    )
+    same = [a == b for a, b in zip(rows["clean_target"], rows["target"], strict=True)]
+    assert same == [kind == "true" for kind in rows["explained"]]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_missing_gpu_is_told_before_anything_runs(tmp_path):
     with pytest.raises(InvalidInput, match="sees no GPU here"):

@@ -20,7 +20,7 @@ def findings() -> list[tuple[str, str]]:
         *_devices(),
         ("memory free", _memory()),
         ("disk free", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB here"),
-        *((f"extra [{extra}]", _extra(extra)) for extra in ("hub", "test", "bench", "torchattacks")),
+        *((f"extra [{extra}]", _extra(extra)) for extra in ("explain", "hub", "test", "bench", "torchattacks")),
     ]
 
 

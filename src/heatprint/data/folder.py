@@ -94,6 +94,50 @@ def load_folder(
     return Loaded(batch=batch, classes=classes, skipped=tuple(skipped))
 
 
+def load_files(
+    path: str | Path, *, size: int, classes: Sequence[str], limit: int | None = None, progress: Progress = silent
+) -> Loaded:
+    """One image file, or every image below a folder however it is laid out, for a classifier that exists already.
+
+    Args:
+        path: A file or a folder.
+        size: Side in pixels, see `load_images`.
+        classes: The classifier's classes. The label of an image is the nearest folder that has the name of one, its
+            own folder for a single file; -1 where there is none.
+        limit: At most this many images, the folders taken in equal shares.
+        progress: Told of each image.
+
+    Returns:
+        Images with ids relative to the folder (the file's name for a single file), the classes, and what was left out.
+
+    Raises:
+        UnreadableData: There is nothing at this path, or no usable image.
+    """
+    root = Path(path).expanduser()
+    files = [root] if root.is_file() else _files(root)
+    if limit is not None:
+        folders = sorted({file.parent for file in files})
+        files = [file for file, _ in _even([(f, folders.index(f.parent)) for f in files], len(folders), limit)]
+    base = root.parent if root.is_file() else root
+    known = {_text(name): label for label, name in enumerate(classes)}
+    names, labels, pixels, skipped = [], [], [], []
+    for row, file in enumerate(files):
+        image = _decode(file, size)
+        if isinstance(image, str):
+            skipped.append(Skipped(id=_name(file, base), reason=image))
+        else:
+            above = [base.name, *file.relative_to(base).parts[:-1]]
+            names.append(_name(file, base))
+            labels.append(next((known[_text(p)] for p in reversed(above) if _text(p) in known), -1))
+            pixels.append(torch.from_numpy(image.copy()))  # Pillow's bytes are read-only
+        progress(row + 1, len(files))
+    if not pixels:
+        told = "; ".join(f"{s.id}: {s.reason}" for s in skipped[:5]) or "no such file, or a folder without images"
+        raise UnreadableData(f"load_files: no usable image at {_text(str(root))} ({told}).")
+    batch = Batch(ids=tuple(names), pixels=torch.stack(pixels), labels=torch.tensor(labels))
+    return Loaded(batch=batch, classes=tuple(classes), skipped=tuple(skipped))
+
+
 def _class_folders(root: Path) -> list[Path]:
     if not root.is_dir():
         raise UnreadableData(f"load_images: {root} is not a folder. Name one with a sub-folder per class.")

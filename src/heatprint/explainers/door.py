@@ -65,7 +65,7 @@ def _check(classifier: Classifier, batch: Batch, target: Tensor | Which) -> None
     ):
         raise InvalidInput(
             f"explain: {len(target)} targets ({target.dtype}) for {len(batch)} images; give one class per image, "
-            f"int64, 0 to {count - 1}."
+            f"0 to {count - 1}, as int64."
         )
 
 

@@ -64,3 +64,9 @@ def contrast(target: Tensor, against: Tensor | None, like: Tensor) -> Tensor:
     if against is None:
         return target
     return weights(target, like) - weights(against, like)
+
+
+def refuse_layers(who: str, layers: tuple[str, ...]) -> None:
+    """For methods that attribute to the input only."""
+    if layers:
+        raise InvalidInput(f"{who}: attributes to the input only, not to {', '.join(layers)}; use an 'lrp.' method.")

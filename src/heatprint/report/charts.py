@@ -69,6 +69,48 @@ class LineChart:
     words: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """How often a share from 0 to 100 % was how large.
+
+    Attributes:
+        bars: From 0 to 100 %, all bins.
+        median: Place of the median.
+        middle: The median in words.
+        most: Height of the tallest bar, pairs.
+        words: The same in words.
+    """
+
+    bars: tuple[Bar, ...]
+    median: float
+    middle: str
+    most: int
+    words: str
+
+
+def distribution(counts: Sequence[int], median: float | None, unit: str) -> Distribution | None:
+    """Bars of equal bins from 0 to 1, and the median; None without any value."""
+    if not any(counts) or median is None:
+        return None
+    most, slot = max(counts), WIDTH / len(counts)
+    names = [f"{100 * n // len(counts)} to {100 * (n + 1) // len(counts)} %" for n in range(len(counts))]
+    bars = tuple(
+        Bar(
+            x=round((n + 0.06) * slot, 2),
+            y=round(HEIGHT * (1 - count / most), 2),
+            width=round(0.88 * slot, 2),
+            height=round(HEIGHT * count / most, 2),
+            label=name,
+            count=count,
+            failed=False,
+        )
+        for n, (name, count) in enumerate(zip(names, counts, strict=True))
+    )
+    middle = f"median {100 * median:.3g} %"
+    words = f"{unit}, {middle}: " + ", ".join(f"{bar.label}: {bar.count}" for bar in bars if bar.count)
+    return Distribution(bars=bars, median=round(WIDTH * median, 2), middle=middle, most=most, words=words)
+
+
 def histogram(counts: Mapping[str, int], unit: str) -> BarChart | None:
     """Bars of "first success at this step"; -1 counts the images that never fell. None without any image."""
     steps = {int(step): int(count) for step, count in counts.items() if int(count) > 0}

@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from heatprint.report.artefact import section
+from heatprint.report.before_after import comparisons, heads
 from heatprint.report.cards import cards
 from heatprint.report.charts import training_charts
 from heatprint.report.figures import attack_strips, before_after_strips, clean_strips
@@ -46,6 +48,9 @@ def _content(run: Run) -> dict[str, Any]:
         "fig1": attack_strips(run),
         "fig2": clean_strips(run),
         "fig3": before_after_strips(run),
+        "comparisons": comparisons(run),
+        "measures": heads(),
+        "planted": section(run),
         "cards": cards(run),
         "errors": error_tables(run),
         "training": [

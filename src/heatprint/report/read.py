@@ -20,6 +20,7 @@ METRIC_KEYS = ("classes", "table1", "arms", "attacks")
 TILE_COLUMNS = (
     *("example", "id", "label", "kind", "model", "predicted", "probability", "step", "pixel_row", "pixel_col"),
 )
+ARTEFACT_COLUMNS = ("model", "id", "label", "predicted", "probability", "on_artefact", "on_animal")
 POINT_COLUMNS = ("id", "label", "kind", "predicted", "x", "y", "px", "py", "success")
 
 
@@ -68,12 +69,14 @@ class Run:
         metrics: ``metrics.json``.
         tiles: Images with their heat maps, for Figures 1 to 3.
         points: Columns of the map of signatures, for Figures 4 to 6.
+        artefact: The step on a planted artefact, where the recipe asks for it.
     """
 
     settings: Mapping[str, Any]
     metrics: Mapping[str, Any]
     tiles: tuple[Tile, ...]
     points: Mapping[str, list[Any]]
+    artefact: Part | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -109,7 +112,8 @@ def read_run(folder: Path) -> Run:
         tiles = _tiles(figures)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _broken(folder, f"step 'figures' does not fit together ({error})") from error
-    return Run(settings=settings, metrics=metrics, tiles=tiles, points=points)
+    planted = _part(folder, "artefact", ARTEFACT_COLUMNS) if metrics.get("artefact") else None
+    return Run(settings=settings, metrics=metrics, tiles=tiles, points=points, artefact=planted)
 
 
 def _broken(folder: Path, what: str) -> StoreError:

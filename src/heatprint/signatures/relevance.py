@@ -10,7 +10,7 @@ from torch import Tensor
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput
 from heatprint.explainers import EXPLAINERS
-from heatprint.explainers.presets import LRP
+from heatprint.explainers.lrp.explainer import LRP
 
 
 @dataclass(frozen=True, kw_only=True)

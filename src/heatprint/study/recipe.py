@@ -131,6 +131,15 @@ class RetrainingTable(_Table):
     control: bool = True
 
 
+class ArtefactTable(_Table):
+    """Two models on drawn animals with a planted artefact, trained as the recipe's own; see `study.artefact`."""
+
+    kind: Literal["caption", "bars"] = "caption"
+    train: int = Field(3000, ge=32)
+    test: int = Field(400, ge=8)
+    margin: int = Field(1, ge=0, le=16)
+
+
 class Recipe(_Table):
     """A whole study."""
 
@@ -146,6 +155,8 @@ class Recipe(_Table):
     map: MapTable = MapTable()
     retraining: RetrainingTable = RetrainingTable()
     examples: int = Field(3, ge=1, le=20)
+    pairs: int = Field(50, ge=0)
+    artefact: ArtefactTable | None = None
 
     @field_validator("architecture")
     @classmethod
@@ -239,6 +250,7 @@ def _fields(loc: tuple[Any, ...]) -> list[str]:
         "explainer": ExplainerTable,
         "map": MapTable,
         "retraining": RetrainingTable,
+        "artefact": ArtefactTable,
     }
     for step in loc:
         table = places.get(step, table)

@@ -67,6 +67,7 @@ def metrics(
     old: Mapping[str, Attacked],
     for_training: Mapping[str, Attacked],
     points: Mapping[str, int],
+    pairs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The numbers of a run; no time, no path, no version: equal inputs give equal bytes."""
     return {
@@ -83,6 +84,7 @@ def metrics(
             for name, hit in old.items()
         },
         "map": dict(points),
+        "pairs": dict(pairs),
     }
 
 

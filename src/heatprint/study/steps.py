@@ -18,6 +18,7 @@ from heatprint.core.errors import HeatprintError, InvalidInput, StoreError
 from heatprint.core.protocols import Progress
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Attacked, Batch, PlanLine
+from heatprint.data.planted import Carriers, Planted, draw_planted
 from heatprint.data.sources import Dataset, load_dataset
 from heatprint.data.splits import sample
 from heatprint.defences import defend
@@ -29,6 +30,8 @@ from heatprint.models.checkpoint import CARD
 from heatprint.models.predict import predict
 from heatprint.models.resume import Epoch
 from heatprint.signatures import embed, sign
+from heatprint.study import artefact
+from heatprint.study.before_after import chosen_pairs, measured, summarised
 from heatprint.study.examples import draw_tiles
 from heatprint.study.progress import Watch
 from heatprint.study.recipe import AttackTable, Recipe
@@ -72,19 +75,24 @@ class Lab:
         fresh = load(recipe.architecture, classes=data.classes, size=recipe.data.size, seed=recipe.seed)
         fresh = fresh.named("clear").to(self.device)
         rehearse(fresh, recipe)
-        key = digest(VERSION, fresh.digest, recipe.training, recipe.seed, *_identity(data.train))
+        return self._taught(fresh, data.train)
+
+    def _taught(self, fresh: Classifier, images: Batch) -> Classifier:
+        """A classifier trained by the recipe, under its own name."""
+        recipe = self._recipe
+        key = digest(VERSION, fresh.digest, recipe.training, recipe.seed, *_identity(images))
 
         def make(progress: Progress) -> Trained:
             return train(
                 fresh,
-                data.train,
+                images,
                 recipe.training,
                 seed=recipe.seed,
-                checkpoint=self._checkpoint("clear"),
+                checkpoint=self._checkpoint(fresh.name),
                 progress=progress,
             )
 
-        return self._model("clear", key, make)
+        return self._model(fresh.name, key, make)
 
     def attack(
         self, classifier: Classifier, batch: Batch, table: AttackTable, split: str, *, of: str = "clear"
@@ -187,6 +195,24 @@ class Lab:
             )
         return tuple(PlanLine(**line) for line in json.loads(bytes(part.arrays["plan"])))
 
+    def pairs(self, classifier: Classifier, old: Mapping[str, Attacked]) -> dict[str, Any]:
+        """How far each attack moves the explanations, over up to so many images as the recipe says; {} for none."""
+        explainer, count = self._recipe.explainer.make(), self._recipe.pairs
+        told = {}
+        for table in self._recipe.attacks if count else ():
+            control = table.make().taxonomy.knowledge == "none"
+            clean, changed, available = chosen_pairs(old[table.name], count, control=control)
+            key = (VERSION, classifier.digest, explainer, *_identity(clean), changed.pixels)
+            with self._watch.step(f"before and after {table.title or table.name}") as progress:
+                part = self._store.memo(
+                    f"pairs/{table.name}",
+                    0,
+                    key,
+                    lambda a=clean, b=changed, progress=progress: measured(classifier, a, b, explainer, progress),  # type: ignore[misc]
+                )
+            told[table.name] = summarised(part, available=available, control=control)
+        return told
+
     def map(self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked]) -> dict[str, int]:
         """Signatures of clean and successfully attacked test images, on one common map."""
         table, seed = self._recipe.map, self._recipe.seed
@@ -200,6 +226,37 @@ class Lab:
             part = self._store.memo("global", 0, key, lambda: self._map(classifier, sets, progress))
         kinds = part.rows["kind"]
         return {"points": len(kinds), "clean": kinds.count("clean"), "attacked": len(kinds) - kinds.count("clean")}
+
+    def artefact(self) -> dict[str, Any]:
+        """Where the maps of a biased and an unbiased model lie on images with a planted artefact; {} if not asked."""
+        recipe, table = self._recipe, self._recipe.artefact
+        if table is None:
+            return {}
+
+        def drawn(count: int, part: str, carriers: Carriers, told: str) -> Planted:
+            with self._watch.step(f"images {told}") as progress:
+                return draw_planted(
+                    count, part, kind=table.kind, carriers=carriers, size=recipe.data.size, seed=recipe.seed,
+                    progress=progress,
+                )  # fmt: skip
+
+        models = []
+        for name, carriers in artefact.CARRIERS.items():
+            seen = drawn(table.train, "artefact_training", carriers, f"for the {name} model").batch
+            fresh = load(recipe.architecture, classes=("cats", "dogs"), size=recipe.data.size, seed=recipe.seed)
+            models.append(self._taught(fresh.named(name).to(self.device), seen))
+        held_out = drawn(table.test, "artefact_test", "all", f"with the {table.kind}")
+        plain = drawn(table.test, "artefact_test", "none", f"without the {table.kind}").batch.pixels
+        explainer = recipe.explainer.make()
+        key = (VERSION, [m.digest for m in models], explainer, table.margin, recipe.examples,
+               *_identity(held_out.batch), plain)  # fmt: skip
+        with self._watch.step("where the maps look") as progress:
+            part = self._store.memo(
+                "artefact", 0, key,
+                lambda: artefact.measured(models, held_out, plain, explainer, margin=table.margin,
+                                          pictures=2 * recipe.examples, progress=progress),
+            )  # fmt: skip
+        return {"artefact": artefact.summarised(part, kind=table.kind, margin=table.margin, seed=recipe.seed)}
 
     def _map(self, classifier: Classifier, sets: Mapping[str, Batch], progress: Progress) -> Part:
         table, classes = self._recipe.map, classifier.classes

@@ -1,0 +1,1 @@
+"""Explanations by switching superpixels off: one segmentation, one mask engine, several methods."""
