@@ -5,8 +5,8 @@ python benchmarks/explainers.py memory [--networks vgg16 resnet18] [--images 8]
 python benchmarks/explainers.py conservation
 
 Speed: rounds alternate between the methods, each at its best memory format; ratios are taken within a round.
-Memory: each method in a process of its own, the peak of resident memory above what the loaded network and its input
-need. Conservation: biases zeroed after batch norm is folded, one calibrated random network per architecture.
+Memory: each method in a process of its own, resident memory: what the first explanation leaves behind (the parts of the
+weights that are kept), and the peak of the next above that. Conservation: biases zeroed after batch norm is folded, one calibrated random network per architecture.
 Needs the bench extra for zennit and captum; without them their columns are left out.
 """
 
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
+import os
 import statistics
 import subprocess
 import sys
@@ -34,6 +36,8 @@ from heatprint.models import wrap
 ARCHITECTURES = ["vgg11", "vgg16", "resnet18", "resnet50", "densenet121", "mobilenet_v2", "efficientnet_b0",
                  "convnext_tiny", "vit_b_16"]  # fmt: skip
 Method = Callable[[], Tensor]
+FREED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # freed memory leaves the process
+FREED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # freed memory leaves the process
 
 
 def calibrated(architecture: str, size: int) -> nn.Module:
@@ -149,32 +153,34 @@ def told(values: list[float]) -> str:
 
 
 def memory(networks: list[str], images: int) -> None:
-    print(f"peak of resident memory above the loaded network, MiB, batches of {images} at 112 px")
+    print(f"MiB of one explanation at its peak, and MiB kept from the first on; batches of {images} at 112 px")
     for architecture in networks:
-        peaks = {}
+        peaks: dict[str, list[float]] = {}
         for name in ("gradient", "lrp", "zennit channels-last"):
             if name.startswith("zennit") and not find_spec("zennit"):
                 continue
             command = [sys.executable, __file__, "peak", "--networks", architecture, "--images", str(images),
                        "--method", name]  # fmt: skip
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            peaks[name] = float(out.split()[-1])
-        base = peaks["gradient"]
-        print(
-            architecture + ": " + ", ".join(f"{name} {peak:.0f} (x{peak / base:.2f})" for name, peak in peaks.items())
-        )
+            out = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | FREED).stdout
+            peaks[name] = [float(number) for number in out.split()]
+        base = peaks["gradient"][1]
+        cells = [f"{name} {top:.0f} (x{top / base:.2f}), kept {kept:.0f}" for name, (kept, top) in peaks.items()]
+        print(f"{architecture}: {'; '.join(cells)}")
 
 
 def peak(architecture: str, images: int, method: str) -> None:
-    """Growth of the peak over one explanation, after one of a single image has loaded every library."""
+    """What a first explanation leaves behind, and how far the next one rises above that."""
     torch.set_num_threads(1)
-    methods(architecture, 1, method)[method]()
-    run = methods(architecture, images, method)[method]
+    runs = methods(architecture, images, method)
+    runs["gradient"]()
     gc.collect()
+    loaded = status("VmRSS")
+    runs[method]()
+    gc.collect()
+    rests = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = status("VmRSS")
-    run()
-    print((status("VmHWM") - before) / 1024)
+    runs[method]()
+    print((rests - loaded) / 1024, (status("VmHWM") - rests) / 1024)
 
 
 def status(key: str) -> float:

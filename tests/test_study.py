@@ -24,7 +24,7 @@ from heatprint.core.store import Store
 from heatprint.models import load, predict
 from heatprint.study import load_recipe, recipe_names, study
 from heatprint.study.lines import line_of
-from heatprint.study.recipe import MapTable
+from heatprint.study.recipe import ExplainerTable, MapTable
 from heatprint.study.records import join_attacked
 from heatprint.testing import labelled_batch
 
@@ -87,7 +87,9 @@ def test_the_run_folder_holds_what_the_design_says(run):
     card = json.loads((run / "run.json").read_bytes())
     assert card["recipe_name"] == "tiny"
     assert set(card["models"]) == {"clear", "clean_control", "fgsm_immune", "one-pixel_immune"}
-    assert card["explainer"]["plan"][0] == {"layer": "0.0", "operator": "conv", "rule": "Flat()"}
+    assert card["explainer"]["plan"][0] == {
+        "layer": "0.0", "operator": "conv", "rule": "Flat()", "epsilon": None, "bias": "",
+    }  # fmt: skip
     assert card["attacks"]["one-pixel"]["taxonomy"]["knowledge"] == "score"
     figures = Store(run).read("figures", 0)
     assert figures.arrays["pixels"].shape == (len(figures.rows["id"]), 3, 64, 64)
@@ -126,8 +128,8 @@ def tiny(**changes):
 
 
 def test_what_cannot_work_is_told_before_anything_is_trained(tmp_path):
-    recipe = tiny(architecture="torchvision:densenet121")
-    with pytest.raises(Unsupported, match="Batch norm"):
+    recipe = tiny(architecture="torchvision:mobilenet_v3_small", explainer=ExplainerTable(method="guided_backprop"))
+    with pytest.raises(Unsupported, match="ReLU"):
         study(recipe, tmp_path / "a")
     recipe = tiny(map=MapTable(signature={"layer": "nowhere"}))
     with pytest.raises(InvalidInput, match="Layers: last"):

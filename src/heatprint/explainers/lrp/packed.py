@@ -19,6 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 _PACKED = WeakTensorKeyDictionary()
 PACK_FROM = 1 << 19  # values of the weights; smaller ones are brought into order in no time
+LARGER = 16  # times as many weights as results: below, packing gains less than 5 %, for a second copy of the weights
 
 
 def convolve(
@@ -27,7 +28,7 @@ def convolve(
 ) -> Tensor | None:  # fmt: skip
     """A convolution by packed weights, or None where packing does not pay or is not to be had."""
     out = x.numel() // x.shape[1] * weight.shape[0] // max(1, stride[0] * stride[-1])
-    if weight.numel() < max(PACK_FROM, out) or not _allowed(x, weight):
+    if weight.numel() < max(PACK_FROM, LARGER * out) or not _allowed(x, weight):
         return None
     state = (weight._version, weight.data_ptr(), tuple(stride), tuple(padding), tuple(dilation), groups)
     if weight not in _PACKED or _PACKED[weight][0] != state:
