@@ -6,7 +6,8 @@ python benchmarks/explainers.py conservation
 
 Speed: rounds alternate between the methods, each at its best memory format; ratios are taken within a round.
 Memory: each method in a process of its own, resident memory: what the first explanation leaves behind (the parts of the
-weights that are kept), and the peak of the next above that. Conservation: biases zeroed after batch norm is folded, one calibrated random network per architecture.
+weights that are kept), and the peak of the next above that.
+Conservation: biases zeroed after batch norm is folded, one calibrated random network per architecture.
 Needs the bench extra for zennit and captum; without them their columns are left out.
 """
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import os
 import statistics
 import subprocess

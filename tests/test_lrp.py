@@ -238,8 +238,8 @@ def test_normalisation_inside_the_users_network_has_a_rule():
             return self.net((x - 0.5) / 0.25)
 
     x = torch.rand((2, 3, 16, 16), dtype=torch.float64)
-    seen = attribute("lrp.z", Inside(), x)
-    want = attribute("input_t_gradient", Inside(), x)
+    seen = attribute("lrp.z", Inside().eval(), x)
+    want = attribute("input_t_gradient", Inside().eval(), x)
     assert torch.allclose(seen.relevance, want.relevance, rtol=1e-8, atol=1e-12)
 
 

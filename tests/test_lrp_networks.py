@@ -75,6 +75,12 @@ class Through(nn.Module):
         return self.head(self.operation(self.stem(x)).flatten(1))
 
 
+def constant_in_place(h):
+    a = torch.zeros_like(h)
+    a.add_(h)  # a constant becomes an activation
+    return F.relu(a) + h
+
+
 def in_place_statement(h):
     h = F.relu(h)
     y = h * 1.0
@@ -90,6 +96,8 @@ def doubled_by_view(h):
 GRADIENT_LIKE = {
     "residual": lambda h: F.relu(h) + F.max_pool2d(F.relu(h), 3, 1, 1),
     "in place": in_place_statement,
+    "in place on a constant": constant_in_place,
+    "dtype of another": lambda h: F.relu(h).float().type_as(h) if h.dtype != torch.float64 else F.relu(h).type_as(h),
     "iadd": lambda h: (F.relu(h) * 1.0).__iadd__(F.relu(h)),
     "difference": lambda h: F.relu(h) - 0.5 * F.relu(h.flip(-1)),
     "reversed difference": lambda h: 2.0 - F.relu(h),
@@ -197,6 +205,25 @@ def test_the_attention_rules_are_those_of_attnlrp():
     assert torch.allclose(found.relevance[0], want, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("same", "copied"), [(lambda h: h @ h, lambda h: h @ (h * 1)), (lambda h: h * h, lambda h: h * (h * 1))]
+)
+def test_one_tensor_on_both_sides_of_a_product_gets_both_shares(same, copied):
+    x, target = images(size=8), torch.tensor([0, 1])
+    one, other = (propagate(freeze(Through(operation)), x, target, LRP_0).relevance for operation in (same, copied))
+    assert torch.allclose(one, other, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [lambda s: s, lambda s: s.view(-1, 4, 1, 1), lambda s: s[:, :, None, None]])
+def test_a_gate_stays_a_gate_in_another_shape(shape):
+    def gated(h):
+        s = h.mean((2, 3), keepdim=shape(torch.ones(2, 4)).ndim == 2)
+        return F.relu(h) * shape(torch.sigmoid(s))
+
+    found = propagate(freeze(Through(gated)), images(size=8), torch.tensor([0, 1]), LRP_0)
+    assert [line.rule for line in found.plan if line.operator == "mul"] == ["signal takes all"]
+
+
 @pytest.mark.parametrize("masked", ["boolean", "additive", "causal"])
 def test_masked_attention_gives_finite_relevance_to_what_is_seen(masked):
     class Network(nn.Module):
@@ -218,6 +245,89 @@ def test_masked_attention_gives_finite_relevance_to_what_is_seen(masked):
     assert found.relevance.isfinite().all()
     assert (found.relevance[:, 3:] == 0).all()
     assert (found.relevance[:, :3] != 0).any()
+
+
+def transformer(batch_first: bool) -> nn.Module:
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
+            self.block = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, activation="gelu", batch_first=batch_first)
+
+        def forward(self, x):
+            h = self.embed(x if batch_first else x.transpose(0, 1))
+            h = self.block(h, src_mask=torch.ones(5, 5, dtype=torch.bool).triu(1))
+            return self.head(h.mean(1 if batch_first else 0))
+
+    return freeze(Network())
+
+
+def test_transformers_with_a_mask_in_both_layouts():
+    x, target = torch.randn((2, 5, 3), dtype=torch.float64), torch.tensor([1, 0])
+    found = [propagate(transformer(first), x, target, LRP_0) for first in (True, False)]
+    assert torch.allclose(found[0].relevance, found[1].relevance, rtol=1e-8, atol=1e-12)
+    assert torch.allclose(found[0].totals["block.linear2"], found[1].totals["block.linear2"], rtol=1e-8)
+    maps = every_class(transformer(True), x, LRP_0)
+    assert torch.allclose(maps[torch.arange(2), target], found[0].relevance, rtol=1e-8, atol=1e-12)
+
+    def map_of(x):
+        return propagate(transformer(True), x, target, LRP_0, differentiable=True).relevance
+
+    assert torch.autograd.gradcheck(map_of, (x.requires_grad_(),), eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True)
+
+
+def test_padding_masks_of_attention_hide_what_is_padded():
+    attention = freeze(nn.MultiheadAttention(4, 2, batch_first=True))
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = attention, nn.Linear(4, 2)
+
+        def forward(self, x):
+            hidden = torch.tensor([[False, False, True], [False, True, True]])
+            return self.head(self.attention(x, x, x, key_padding_mask=hidden, need_weights=False)[0][:, 0])
+
+    network, x = freeze(Network()), torch.randn((2, 3, 4), dtype=torch.float64)
+    found = propagate(network, x, torch.tensor([0, 1]), LRP_0)
+    assert torch.allclose(found.logits, network(x), rtol=1e-9)
+    assert (found.relevance[0, 2] == 0).all()
+    assert (found.relevance[1, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("pad", [nn.ZeroPad2d(1), nn.ReflectionPad2d(1)])
+def test_the_first_layer_is_known_behind_padding(pad):
+    network = freeze(nn.Sequential(pad, nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 2)))
+    found = propagate(network, images(size=8), torch.tensor([0, 1]), PRESET_A_FLAT)
+    assert [line.rule for line in found.plan if line.layer == "1"] == ["Flat()"]
+
+
+def test_nothing_of_an_explanation_stays_in_memory():
+    import gc
+    import weakref
+
+    network, x = relu_network(), images()
+    seen = []
+    network.register_forward_pre_hook(lambda module, args: seen.append(weakref.ref(args[0])))
+    network[6].register_forward_pre_hook(lambda module, args: seen.append(weakref.ref(args[0])))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            propagate(network, x, torch.tensor([0, 1]), PRESET_A_FLAT, layers=("last",))
+        assert [ref() for ref in seen if ref() is not None] == []
+    finally:
+        gc.enable()
+
+
+def test_relevance_in_inference_mode_is_the_same():
+    network, x, target = relu_network(), images(), torch.tensor([0, 1])
+    with torch.inference_mode():
+        found = propagate(network, x, target, PRESET_A_FLAT).relevance
+        again = propagate(network, x + 0, target, PRESET_A_FLAT).relevance
+    assert torch.equal(found, propagate(network, x, target, PRESET_A_FLAT).relevance)
+    assert torch.equal(found, again)
 
 
 @pytest.mark.parametrize("name", COMPOSITES)
@@ -376,6 +486,19 @@ def test_weights_changed_between_two_maps_are_seen():
     assert torch.equal(changed, propagate(fresh, x, target, PRESET_A_FLAT).relevance)
 
 
+def test_a_fused_optimizer_does_not_leave_old_weights_behind():
+    network, x, target = relu_network(0).float(), images().float(), torch.tensor([0, 1])
+    propagate(network, x, target, PRESET_A_FLAT)
+    network.requires_grad_(True)
+    network(x).sum().backward()
+    torch.optim.SGD(network.parameters(), lr=0.5, fused=True).step()
+    network.requires_grad_(False)
+    fresh = relu_network(0).float()
+    fresh.load_state_dict(network.state_dict())
+    want = propagate(fresh, x, target, PRESET_A_FLAT).relevance
+    assert torch.equal(propagate(network, x, target, PRESET_A_FLAT).relevance, want)
+
+
 def test_rules_by_type_depth_and_name():
     lines = [
         {"rule": "z_box", "first": True, "settings": {"low": [-1.0], "high": [2.0]}},
@@ -413,6 +536,15 @@ def test_a_block_is_known_by_its_prefix():
     (gradient,) = torch.autograd.grad(network[2:](hidden).gather(1, target[:, None]).sum(), hidden)
     assert torch.allclose(layers["1"], hidden.detach() * gradient, rtol=1e-8, atol=1e-12)
     assert layers["last"].shape == (2, 144)
+    import torchvision
+
+    resnet = torchvision.models.resnet18(num_classes=2).eval().requires_grad_(False)
+    wanted = ("layer4", "layer2.0", "layer2.0.downsample", "layer2.0.conv2")
+    found = propagate(resnet, images(size=64).float(), target, LRP_0, layers=wanted).layers
+    assert [found[name].shape[1:] for name in wanted] == [(512, 2, 2), *[(128, 8, 8)] * 3]
+    branches = found["layer2.0.downsample"] + found["layer2.0.conv2"]
+    assert not torch.allclose(found["layer2.0.downsample"], found["layer2.0"])
+    assert torch.allclose(branches.sum((1, 2, 3)), found["layer2.0"].sum((1, 2, 3)), rtol=0.05, atol=1e-3)
 
 
 class _Logits(nn.Module):
@@ -436,6 +568,12 @@ def written_into(x):
     return out + x
 
 
+def part_of_a_constant(x):
+    out = torch.zeros_like(x)
+    out[:, 0].add_(x[:, 0])
+    return out + x
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -444,6 +582,8 @@ def written_into(x):
         (lambda x: x.detach() + 0 * x, "no rule for the operation 'detach'"),
         (written_into, "no rule for the operation '__setitem__'"),
         (mutated_through_a_view, "changed it through a view"),
+        (part_of_a_constant, "into a part of a constant"),
+        (lambda x: torch.from_numpy((x * 2).numpy()), "no rule for the operation 'numpy'"),
         (lambda x: torch.mul(x, 2, out=torch.empty_like(x)), "no rule for the operation 'mul'"),
         (lambda x: 1 / (x + 1), "a constant divided by an activation"),
         (lambda x: F.dropout(x, 0.5, training=True), "call network.eval"),
@@ -466,9 +606,13 @@ def test_networks_and_inputs_that_cannot_be_explained():
         propagate(torch.jit.trace(network, x), x, target, LRP_0)
     with pytest.raises(InvalidInput, match=r"inputs must be floating point, \[N, ...\], got torch.uint8"):
         propagate(network, (x * 255).byte(), target, LRP_0)
-    training = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)).double()
-    with pytest.raises(InvalidInput, match="batch norm is in train mode"):
+    training = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Dropout(), nn.Flatten(), nn.Linear(144, 2)).double().eval()
+    training[1].train()
+    with pytest.raises(InvalidInput, match=r"the network is in train mode \(1\)"):
         propagate(training, x, target, LRP_0)
+    scripted = nn.Sequential(torch.jit.script(nn.ReLU()), nn.Flatten(), nn.Linear(192, 2)).double().eval()
+    with pytest.raises(Unsupported, match="0 is scripted"):
+        propagate(scripted, x, target, LRP_0)
     with pytest.raises(Unsupported, match="a wrapper that picks the logits"):
         propagate(freeze(nn.Sequential(nn.Conv2d(3, 2, 3))), x, target, LRP_0)
 

@@ -60,8 +60,13 @@ def _check(classifier: Classifier, batch: Batch, target: Tensor | Which) -> None
         raise InvalidInput("explain: there are no images.")
     if batch.pixels.shape[2:] != (side, side):
         raise InvalidInput(f"explain: {classifier.name!r} takes {side}x{side} images. Load them with size={side}.")
+    if target in ("true", "contrast") and bool(((batch.labels < 0) | (batch.labels >= count)).any()):
+        raise InvalidInput(f"explain: target={target!r} needs the true class of every image, 0 to {count - 1}.")
     if isinstance(target, Tensor) and (
-        target.dtype != torch.int64 or len(target) != len(batch) or bool(((target < 0) | (target >= count)).any())
+        target.dtype != torch.int64
+        or target.ndim != 1
+        or len(target) != len(batch)
+        or bool(((target < 0) | (target >= count)).any())
     ):
         raise InvalidInput(
             f"explain: {len(target)} targets ({target.dtype}) for {len(batch)} images; give one class per image, "

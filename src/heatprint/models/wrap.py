@@ -76,7 +76,7 @@ def wrap(
     if outputs.shape[1] == 1 and len(classes) == 2:
         if isinstance(_last(trainable), nn.Sigmoid):
             raise InvalidInput("wrap: the network ends in a sigmoid. Pass it without that layer: logits are needed.")
-        trainable = TwoLogits(trainable)
+        trainable = TwoLogits(trainable).eval()
     elif outputs.shape[1] != len(classes):
         raise ModelMismatch(
             f"wrap: the network returns {outputs.shape[1]} values for {len(classes)} classes "

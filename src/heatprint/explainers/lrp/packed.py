@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from heatprint.explainers.lrp.signed import State
+
 _PACKED = WeakTensorKeyDictionary()
 PACK_FROM = 1 << 19  # values of the weights; smaller ones are brought into order in no time
 LARGER = 16  # times as many weights as results: below, packing gains less than 5 %, for a second copy of the weights
@@ -30,10 +32,10 @@ def convolve(
     out = x.numel() // x.shape[1] * weight.shape[0] // max(1, stride[0] * stride[-1])
     if weight.numel() < max(PACK_FROM, LARGER * out) or not _allowed(x, weight):
         return None
-    state = (weight._version, weight.data_ptr(), tuple(stride), tuple(padding), tuple(dilation), groups)
-    if weight not in _PACKED or _PACKED[weight][0] != state:
-        _PACKED[weight] = (state, _pack(x, weight, stride, padding, dilation, groups))
-    packed = _PACKED[weight][1]
+    settings = (*stride, *padding, *dilation, groups)
+    if weight not in _PACKED or _PACKED[weight][1] != settings or not _PACKED[weight][0].same(weight):
+        _PACKED[weight] = (State(weight), settings, _pack(x, weight, stride, padding, dilation, groups))
+    packed = _PACKED[weight][2]
     if packed is None:
         return None
     return _run(x, packed, bias, stride, padding, dilation, groups)

@@ -57,18 +57,22 @@ def propagate(
         inputs: The network's own (normalised) inputs, [N, ...].
         target: Classes, int64 [N], or weights of the logits, float [N, K].
         composite: The rules.
-        layers: Names whose outputs' relevance is returned too: as the plan prints them, the name of a block (the
-            last operation before the network leaves it), or ``"last"`` for the neurons that the last kernel reads.
+        layers: Names whose outputs' relevance is returned too: as the plan prints them, the name of a block (its
+            last layer with the activations and sums that follow it), or ``"last"`` for the neurons that the last
+            kernel reads.
         differentiable: Keep everything on the autograd graph, so that the result can be differentiated with respect
             to inputs and parameters; costs the memory of the whole graph.
 
     Returns:
-        The relevance, in float32 or better.
+        The relevance, in float32 or better; ``totals`` are NaN where it cannot be told which image a value belongs to.
 
     Raises:
         InvalidInput: A network in train mode, inputs that are not floating point, a layer that does not exist.
         Unsupported: An operation without a rule; the message names it.
     """
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(False):  # its tensors cannot be followed
+            return propagate(network, inputs, target.clone(), composite, layers=layers, differentiable=differentiable)
     tape, source, logits = _forward(network, inputs, composite, differentiable)
     wanted = {name: _place(tape, name) for name in layers}
     plan = tuple(tape.plan)
@@ -123,7 +127,8 @@ def _forward(
     """The tape, the number of the input on it, and the logits."""
     _check(network, inputs)
     tape = Tape(network, composite, differentiable)
-    leaf = inputs.view_as(inputs)  # a tensor of its own, so that the caller's is not on the tape
+    # a tensor of its own, so that the caller's is not on the tape
+    leaf = inputs.clone() if inputs.is_inference() else inputs.view_as(inputs)
     source = tape.start(leaf)
     with torch.set_grad_enabled(differentiable), _eager(network), Watch(tape):
         logits = network(leaf)
@@ -131,8 +136,8 @@ def _forward(
     if not tape.carries(logits) or logits.ndim != 2:
         raise Unsupported(
             "lrp: the network must return logits [N, K] computed from its input by PyTorch functions; what came is "
-            f"{type(logits).__name__} {list(getattr(logits, 'shape', []))}. Scripted networks cannot be watched: "
-            "explain the original; one that returns a tuple or a dictionary needs a wrapper that picks the logits."
+            f"{type(logits).__name__} {list(getattr(logits, 'shape', []))}. A network that returns a tuple or a "
+            "dictionary needs a wrapper that picks the logits."
         )
     return tape, source, logits
 
@@ -143,6 +148,16 @@ def _check(network: nn.Module, inputs: Tensor) -> None:
             f"lrp: inputs must be floating point, [N, ...], got {inputs.dtype} {list(inputs.shape)}. Feed normalised "
             "images: classifier.normalise(images)."
         )
+    for name, module in network.named_modules():
+        if module.training:
+            raise InvalidInput(
+                f"lrp: the network is in train mode ({name or 'the whole of it'}), where a map would be one of many; "
+                "call network.eval()."
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise Unsupported(
+                f"lrp: {name or 'the network'} is scripted. Scripted networks cannot be watched: explain the original."
+            )
 
 
 def _eager(network: nn.Module) -> AbstractContextManager[object]:
@@ -158,12 +173,30 @@ def _place(tape: Tape, name: str) -> int:
         InvalidInput: With the known names.
     """
     if name == "last" and tape.kernels:
-        return tape.kernels[-1].inputs[0]
+        return tape.kernels[-1][1]
     for node in tape.nodes:
         if node.name == name:
             return node.outputs[0]
-    inside = [place for place, node in enumerate(tape.nodes) if node.name.startswith((f"{name}.", f"{name}/"))]
+    inside = [
+        place for place, node in enumerate(tape.nodes) if node.name.startswith(f"{name}.") and "/" not in node.name
+    ]
     if not inside:
-        known = ", ".join(node.name for node in tape.kernels)
+        known = ", ".join(kernel for kernel, _ in tape.kernels)
         raise InvalidInput(f"lrp: there is no layer {name!r}. Layers: last, {known}.")
-    return tape.nodes[inside[-1]].outputs[0]
+    return _end_of_block(tape, inside)
+
+
+def _end_of_block(tape: Tape, inside: Sequence[int]) -> int:
+    """The output of a block: its last layer, and the activations and sums after it that read nothing else."""
+    own = {number for place in inside for number in (*tape.nodes[place].inputs, *tape.nodes[place].outputs)}
+    end = tape.nodes[inside[-1]].outputs[0]
+    for place in range(inside[0], len(tape.nodes)):
+        node, line = tape.nodes[place], tape.plan[place]
+        behind = place > inside[-1]
+        belongs = own.issuperset(node.inputs) and (line.rule == "identity" or line.operator in ("add", "sub", "mul"))
+        if behind and not belongs:
+            break
+        if own.issuperset(node.inputs):
+            own |= set(node.outputs)
+            end = node.outputs[0] if behind else end
+    return end

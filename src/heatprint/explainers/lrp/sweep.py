@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from heatprint.explainers.lrp.tape import Tape
@@ -65,6 +66,15 @@ def sweep(tape: Tape, output: int, start: Tensor, wanted: Collection[int], *, ag
 
 
 def _per_image(relevance: Tensor, count: int) -> Tensor:
-    """The sum for each image; images lie on the first dimension, perhaps several rows each (windows, heads)."""
-    total = relevance.detach().sum(tuple(range(1, relevance.ndim))) if relevance.ndim > 1 else relevance.detach()
-    return total if len(total) == count or len(total) % count else total.view(count, -1).sum(1)
+    """The sum for each image; NaN where it cannot be told which dimension the images lie on.
+
+    They lie on the first, perhaps several rows each (windows, heads), or after the places (transformers that put the
+    sequence first).
+    """
+    relevance, shape = relevance.detach(), relevance.shape
+    if len(shape) == 3 and shape[0] != count == shape[1]:
+        return relevance.sum((0, 2))
+    if shape[0] % count:
+        return relevance.new_full((count,), torch.nan)
+    total = relevance.sum(tuple(range(1, len(shape)))) if len(shape) > 1 else relevance
+    return total if len(total) == count else total.view(count, -1).sum(1)

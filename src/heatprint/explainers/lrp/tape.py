@@ -31,7 +31,6 @@ class Node:
         inputs: Numbers of the tensors that receive relevance.
         outputs: Numbers of the tensors it comes from.
         share: The rule.
-        first: Whether a kernel reads the network's input itself.
         keeps: Whether relevance passes unchanged in sum by construction, so that it need not be added up.
     """
 
@@ -56,7 +55,7 @@ class Tape:
         self.differentiable = differentiable
         self.nodes: list[Node] = []
         self.plan: list[PlanLine] = []
-        self.kernels: list[Node] = []
+        self.kernels: list[tuple[str, int]] = []  # name, and the number of the input
         self.nonnegative: set[int] = set()
         self.gates: set[int] = set()
         self._layers = {id(p): name.rpartition(".")[0] for name, p in network.named_parameters()}
@@ -75,7 +74,7 @@ class Tape:
 
     def carries(self, value: Any) -> bool:
         """Whether relevance can flow through a value."""
-        return isinstance(value, Tensor) and value in self._numbers
+        return isinstance(value, Tensor) and (value in self._numbers or value in self._instead or value in self._stale)
 
     def number(self, tensor: Tensor) -> int:
         """The number of a tensor on the tape."""
@@ -84,6 +83,10 @@ class Tape:
     def is_raw(self, tensor: Tensor) -> bool:
         """Whether a tensor is the network's input, perhaps reshaped."""
         return self.number(tensor) in self._raw
+
+    def is_gate(self, tensor: Tensor) -> bool:
+        """Whether a tensor is the value of a gate, perhaps reshaped."""
+        return self.number(tensor) in self.gates
 
     def is_nonnegative(self, tensor: Tensor) -> bool:
         """Whether a tensor is known to have no negative value, without looking at them."""
@@ -140,6 +143,11 @@ class Tape:
 
     def replace(self, old: Tensor, new: Tensor) -> None:
         """From now on `old`, which an operation in place has changed, means `new`."""
+        if old not in self._numbers and old._is_view():
+            raise Unsupported(
+                "lrp: an operation in place writes an activation into a part of a constant, which relevance cannot "
+                "follow. Write it out of place, with torch.cat or torch.stack."
+            )
         place = _storage(old)
         for other in list(self._numbers):
             if other is not old and other is not new and _storage(other) == place:

@@ -47,7 +47,12 @@ class Watch(TorchFunctionMode):
     def _unknown(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Questions that return no activation (a shape, an index) are answered; anything else is an error."""
         name = _name(func)
-        changes = (name.endswith("_") and not name.endswith("__")) or name in ("__setitem__", "__iadd__", "__imul__")
+        leaves = name in ("numpy", "__array__")  # what comes back from there cannot be followed
+        changes = (
+            leaves
+            or (name.endswith("_") and not name.endswith("__"))
+            or name in ("__setitem__", "__iadd__", "__imul__")
+        )
         out = None if changes or "out" in kwargs else func(*args, **kwargs)
         if out is None or any(isinstance(o, Tensor) and (o.is_floating_point() or o.is_complex()) for o in _flat(out)):
             known = sorted({_name(f) for f in OPERATORS if not _name(f).startswith("_")})
@@ -66,4 +71,5 @@ def _flat(values: Any) -> list[Any]:
 
 
 def _name(func: Callable[..., Any]) -> str:
-    return str(getattr(func, "__name__", func))
+    name = str(getattr(func, "__name__", func))
+    return str(getattr(func.__self__, "__name__", name)) if name == "__get__" and hasattr(func, "__self__") else name

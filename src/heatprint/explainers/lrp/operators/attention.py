@@ -24,7 +24,8 @@ def _softmax(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: d
     x, dim = args[0] if args else kwargs["input"], kwargs.get("dim", args[1] if len(args) > 1 else -1)
 
     def share(r: Tensor) -> tuple[Tensor]:
-        return (torch.where(out > 0, x * (r - out * r.sum(dim, keepdim=True)), 0.0),)  # a masked x is -inf
+        seen = torch.where(out > 0, x, 0.0)  # what is masked is -inf
+        return (seen * (r - out * r.sum(dim, keepdim=True)),)
 
     tape.record("softmax", "taylor", [x], [out], share)
     tape.mark([out], nonnegative=True)
@@ -50,23 +51,17 @@ def _einsum(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: di
 
 def _bilinear(tape: Tape, name: str, run: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
     out = run(a, b)
-    carrying = [t for t in (a, b) if tape.carries(t)]
+    places = [place for place, t in enumerate((a, b)) if tape.carries(t)]
 
     def share(r: Tensor) -> list[Tensor]:
-        s = safe_divide(r, len(carrying) * run(a, b).to(r.dtype))
-        pulled = {id(t): t * _pull(run, a, b, t is a, s) for t in carrying}
-        return [pulled[id(t)] for t in carrying]
+        wide = a.to(r.dtype), b.to(r.dtype)
+        product, pull, *_ = torch.func.vjp(run, *wide)
+        pulled = pull(safe_divide(r, len(places) * product))
+        return [wide[place] * pulled[place] for place in places]
 
-    tape.record(name, "uniform" if len(carrying) == 2 else "z", carrying, [out], share)
+    carrying = [(a, b)[place] for place in places]
+    tape.record(name, "uniform" if len(places) == 2 else "z", carrying, [out], share)
     return out
-
-
-def _pull(run: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, by_first: bool, s: Tensor) -> Tensor:
-    """The vector-Jacobian product with one factor; linear in it, so only the other's value counts."""
-    twin = (a if by_first else b).detach().to(s.dtype).requires_grad_()
-    with torch.enable_grad():
-        out = run(twin, b.to(s.dtype)) if by_first else run(a.to(s.dtype), twin)
-    return torch.autograd.grad(out, twin, s, create_graph=torch.is_grad_enabled())[0]
 
 
 def _scaled_dot_product(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -96,7 +91,9 @@ def _multi_head(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs
         *("key_padding_mask", "need_weights", "attn_mask"),
     )
     given = dict(zip(names, args, strict=False)) | kwargs
-    odd = [n for n in ("bias_k", "bias_v", "add_zero_attn", "key_padding_mask", "static_k", "static_v") if given.get(n)]
+    odd = [n for n in ("bias_k", "bias_v", "static_k", "static_v") if given.get(n) is not None]
+    odd += ["add_zero_attn"] if given.get("add_zero_attn") else []
+    odd += ["dropout in train mode"] if given.get("training") and given.get("dropout_p") else []
     if odd:
         raise Unsupported(f"lrp: there is no rule for multi-head attention with {', '.join(odd)}.")
     heads = given["num_heads"]
@@ -107,12 +104,27 @@ def _multi_head(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs
             torch.unflatten(F.linear(x, weight, bias), -1, (heads, -1)).transpose(1, 2)
             for x, weight, bias in zip(inputs, *_projections(given), strict=True)
         ]
-        mask = given.get("attn_mask")
-        allowed = ~mask if mask is not None and mask.dtype == torch.bool else mask
-        mixed = F.scaled_dot_product_attention(sides[0], sides[1], sides[2], attn_mask=allowed)
+        mixed = F.scaled_dot_product_attention(sides[0], sides[1], sides[2], attn_mask=_mask(given, sides[0]))
         joined = mixed.transpose(1, 2).flatten(2)
         out = F.linear(joined, given["out_proj_weight"], given["out_proj_bias"]).transpose(0, 1)
     return out, None
+
+
+def _mask(given: dict[str, Any], query: Tensor) -> Tensor | None:
+    """Both masks of multi-head attention as one that is added to the scores; in booleans, True is left out."""
+    found: Tensor | None = None
+    for name in ("attn_mask", "key_padding_mask"):
+        mask = given.get(name)
+        if mask is None:
+            continue
+        if mask.dtype == torch.bool:
+            mask = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(mask, -torch.inf)
+        if name == "key_padding_mask":
+            mask = mask[:, None, None]
+        elif mask.ndim == 3:  # batch times heads
+            mask = mask.unflatten(0, (len(query), -1))
+        found = mask if found is None else found + mask
+    return found
 
 
 def _projections(given: dict[str, Any]) -> tuple[list[Tensor], list[Tensor | None]]:

@@ -18,7 +18,8 @@ T: Any = torch.Tensor
 
 def _activation(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """Functions of one activation: the identity rule (Bach et al. 2015; AttnLRP, Achtibat et al. 2024, eq. 11)."""
-    carrying: list[Tensor] = [a for a in (*args, *kwargs.values()) if tape.carries(a)]
+    given = args[:1] if func in _AS_OTHER else (*args, *kwargs.values())
+    carrying: list[Tensor] = [a for a in given if tape.carries(a)]
     if len(carrying) != 1:
         raise Unsupported(f"lrp: there is no rule for {func.__name__!r} of two activations.")
     x = carrying[0]
@@ -69,7 +70,7 @@ def _product(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: d
     a, b = _two(args, kwargs)
     out: Tensor = func(*args, **kwargs)
     carrying = [t for t in (a, b) if tape.carries(t)]
-    gated = [t for t in carrying if tape.number(t) in tape.gates]
+    gated = [t for t in carrying if tape.is_gate(t)]
     takers = [t for t in carrying if len(carrying) == 1 or len(gated) != 1 or t is not gated[0]]
     rule = "identity" if len(carrying) == 1 else "signal takes all" if len(takers) == 1 else "uniform"
 
@@ -113,6 +114,7 @@ _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, 
              torch.feature_dropout, torch.alpha_dropout, torch.feature_alpha_dropout}  # fmt: skip
 _COPIES = {*_DROPOUTS, T.to, T.float, T.double, T.half,
            T.bfloat16, T.type, T.clone, torch.clone, T.contiguous, T.type_as}  # fmt: skip
+_AS_OTHER = {T.to, T.type_as}  # the second tensor only says which dtype
 _KEEPS_SIGN = {*_COPIES, F.elu, F.selu, F.celu, F.leaky_relu, F.silu, F.gelu, F.mish, F.hardswish, torch.tanh, T.tanh,
                F.tanh, torch.selu, torch.celu}  # fmt: skip
 _NONNEGATIVE = {F.relu, torch.relu, T.relu, F.relu6, torch.sigmoid, T.sigmoid, F.sigmoid, F.hardsigmoid, F.softplus,
@@ -144,5 +146,6 @@ IN_PLACE: dict[Any, Any] = {
     T.sigmoid_: torch.sigmoid, torch.sigmoid_: torch.sigmoid, T.tanh_: torch.tanh, torch.tanh_: torch.tanh,
     T.clamp_: torch.clamp, torch.clamp_: torch.clamp, F.hardtanh_: F.hardtanh, F.elu_: F.elu,
     F.leaky_relu_: F.leaky_relu, F.selu_: F.selu, F.celu_: F.celu,
+    T.masked_fill_: torch.masked_fill,
 }  # fmt: skip
 """Operations in place, and the ordinary ones that stand in for them."""

@@ -49,7 +49,7 @@ def kernel_on_tape(tape: Tape, kernel: Kernel, x: Tensor) -> Tensor:
         epsilon=getattr(rule, "epsilon", None),
         bias=getattr(rule, "bias", ""),
     )
-    tape.kernels.append(node)
+    tape.kernels.append((node.name, node.inputs[0]))
     return out
 
 

@@ -78,6 +78,13 @@ def _rms_norm(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: 
     return out
 
 
+def _unit_length(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Division by the length, held constant: relevance passes."""
+    out: Tensor = func(*args, **kwargs)
+    tape.record("normalize", "divisor held constant", [args[0]], [out], lambda r: (r,), keeps=True)
+    return out
+
+
 def _record(
     tape: Tape, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, weight: Tensor | None, pull: Pull
 ) -> Tensor:
@@ -102,5 +109,6 @@ TABLE: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((F.layer_norm, torch.layer_norm), _layer_norm),
     **dict.fromkeys((F.group_norm, torch.group_norm), _group_norm),
     F.instance_norm: _instance_norm,
+    F.normalize: _unit_length,
     **({F.rms_norm: _rms_norm} if hasattr(F, "rms_norm") else {}),
 }

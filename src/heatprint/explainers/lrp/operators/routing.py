@@ -20,9 +20,13 @@ def _routed(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: di
     run, inputs = _open(tape, func, args, kwargs)
     out, pull = local(tape, run, inputs)
     outputs = [o for o in (out if isinstance(out, tuple | list) else [out]) if o.is_floating_point()]
-    tape.record(func.__name__, "gradient", inputs, outputs, lambda *rs: pull(*rs), keeps=True)
-    raw = func in _RESHAPES and tape.is_raw(inputs[0])
-    tape.mark(outputs, raw=raw, nonnegative=func not in _PADS and all(tape.is_nonnegative(t) for t in inputs))
+    tape.record(func.__name__, "gradient", inputs, outputs, pull, keeps=func not in _MIXED)
+    tape.mark(
+        outputs,
+        raw=func in _MOVE | _RESHAPES | _PADS and all(tape.is_raw(t) for t in inputs),
+        nonnegative=func not in _MIXED and all(tape.is_nonnegative(t) for t in inputs),
+        gate=func in _MOVE | _RESHAPES and all(tape.is_gate(t) for t in inputs),
+    )
     return out
 
 
@@ -33,7 +37,7 @@ def _averaged(tape: Tape, watch: Any, func: Any, args: tuple[Any, ...], kwargs: 
     x = inputs[0]
 
     def share(r: Tensor) -> tuple[Tensor]:
-        s = safe_divide(r, run(x).to(r.dtype) if tape.differentiable else out.to(r.dtype))
+        s = safe_divide(r, out.to(r.dtype))
         return (x * pull(s)[0],)
 
     tape.record(func.__name__, "z", inputs, [out], share)
@@ -46,24 +50,26 @@ def _open(
 ) -> tuple[Callable[..., Any], list[Tensor]]:
     """The operation as a function of the tensors on the tape, and those tensors."""
     inputs: list[Tensor] = []
-
-    def find(value: Any) -> Any:
-        if tape.carries(value):
-            inputs.append(value)
-            return _Hole(len(inputs) - 1)
-        return type(value)(find(v) for v in value) if type(value) in (list, tuple) else value
-
-    def fill(value: Any, tensors: tuple[Tensor, ...]) -> Any:
-        if isinstance(value, _Hole):
-            return tensors[value.place]
-        return type(value)(fill(v, tensors) for v in value) if type(value) in (list, tuple) else value
-
-    holed, named = find(args), {key: find(value) for key, value in kwargs.items()}
+    holed = _find(args, tape, inputs)
+    named = {key: _find(value, tape, inputs) for key, value in kwargs.items()}
 
     def run(*tensors: Tensor) -> Any:
-        return func(*fill(holed, tensors), **{key: fill(value, tensors) for key, value in named.items()})
+        return func(*_fill(holed, tensors), **{key: _fill(value, tensors) for key, value in named.items()})
 
     return run, inputs
+
+
+def _find(value: Any, tape: Tape, inputs: list[Tensor]) -> Any:
+    if tape.carries(value):
+        inputs.append(value)
+        return _Hole(len(inputs) - 1)
+    return type(value)(_find(v, tape, inputs) for v in value) if type(value) in (list, tuple) else value
+
+
+def _fill(value: Any, tensors: tuple[Tensor, ...]) -> Any:
+    if isinstance(value, _Hole):
+        return tensors[value.place]
+    return type(value)(_fill(v, tensors) for v in value) if type(value) in (list, tuple) else value
 
 
 class _Hole:
@@ -92,6 +98,10 @@ _MOVE = {torch.cat, torch.concat, torch.concatenate, torch.stack, torch.hstack, 
          T.gather, torch.index_select, T.index_select, torch.take_along_dim, T.take_along_dim, T.expand, T.expand_as,
          torch.broadcast_to, T.broadcast_to, T.repeat, torch.tile, T.tile, T.repeat_interleave,
          torch.repeat_interleave, F.unfold, T.unfold, torch.rot90, T.rot90}  # fmt: skip
+
+_MIXED = _PADS | {torch.where, T.where, torch.masked_fill, T.masked_fill, torch.maximum, T.maximum, torch.minimum,
+                  T.minimum}  # fmt: skip
+"""A constant may take the place of an activation, and keeps its share."""
 
 LIKE = {torch.zeros_like, torch.ones_like, torch.full_like, torch.empty_like, torch.rand_like, torch.randn_like,
         T.new_zeros, T.new_ones, T.new_full, T.new_empty, T.new_tensor}  # fmt: skip
