@@ -14,11 +14,14 @@ import torch
 from PIL import Image
 
 from heatprint.cli import main
+from heatprint.cli_explain import _partners
+from heatprint.core.errors import InvalidInput
 from heatprint.data import load_files
 from heatprint.explainers import compare, make
+from heatprint.explainers.trust import check
 from heatprint.models import load, predict, save
 from heatprint.report.explained import Picture, pair_png, picture_png
-from heatprint.report.measures import told, told_spread
+from heatprint.report.measures import told, told_facts, told_spread
 
 SIDE = 64
 METHOD = ("--method", "gradient")
@@ -182,6 +185,60 @@ def test_folders_are_paired_by_their_relative_paths(home, heatprint, tmp_path):
     heatprint(*("explain", home / "data/test_set", "--model", home / "model", "--against", tmp_path / "none"), status=2)
 
 
+def test_pairs_are_those_of_the_same_name_and_else_of_the_same_stem():
+    clean, attacked = ["a/x.jpg", "a/x.png", "a/y.png", "b/y.png"], ["a/x.png", "a/x.bmp", "a/y.bmp", "c/y.png"]
+    assert _partners(clean, attacked) == {"a/x.png": "a/x.png", "a/x.jpg": "a/x.bmp", "a/y.png": "a/y.bmp"}
+    for ours, theirs in ((["x.png", "x.jpg"], ["x.bmp"]), (["x.png"], ["x.bmp", "x.jpg"])):
+        with pytest.raises(InvalidInput, match="differ in their suffix only"):
+            _partners(ours, theirs)
+    assert _partners(["x.png"], ["y.bmp", "y.jpg"]) == {}
+
+
+def test_no_picture_ever_replaces_an_input(home, heatprint, tmp_path):
+    cats, copies = tmp_path / "cats", tmp_path / "copies"
+    for folder in (cats, copies):
+        folder.mkdir()
+        for name in ("a.png", "a.png.png"):
+            (folder / name).write_bytes((home / "data/test_set/cats/cat.0.png").read_bytes())
+    model = ("--model", home / "model", *METHOD, "--force")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    for arguments in (
+        (cats / "a.png", "--against", copies / "a.png", "--out", copies / "a.png"),
+        (cats, "--out", cats),
+        (cats, "--against", copies, "--out", copies),
+        (cats, "--against", copies, "--out", copies, "--limit", 1),
+    ):
+        told_ = heatprint("explain", *arguments, *model, status=2).err.replace("\n", " ")
+        assert "would replace an image that was given" in told_, arguments
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
+
+
+def test_what_a_method_says_of_its_map_is_told(home, heatprint, cat):
+    assert told_facts({"r2": 0.8123, "guaranteed": 1.0, "exact": 0.0, "precision_low": 0.97}) == (
+        "r2 0.81, guaranteed yes, exact no, precision low 0.97"
+    )
+    arguments = ("--model", home / "model", "--method", "integrated_gradients", "--force")
+    out = heatprint("explain", cat, *arguments).out
+    assert re.search(r"heat map of \w+ \(completeness [−\d.e]+\): ", out)
+    out = heatprint("explain", cat, "--against", cat, *arguments).out
+    assert len(re.findall(r"(?:before|after) \(completeness [−\d.e]+\)", out)) == 2
+
+
+def test_the_check_is_of_the_class_that_is_drawn_and_of_the_clean_images(home, heatprint, cat, monkeypatch):
+    module = sys.modules[check.__module__]  # its name in the package is the function
+    asked, real = [], module.check
+    monkeypatch.setattr(module, "check", lambda *a, **k: asked.append(k["target"]) or real(*a, **k))
+    arguments = ("explain", cat, "--model", home / "model", *METHOD, "--force", "--check")
+    heatprint(*arguments, "--target", "runner-up")
+    out = heatprint(*arguments, "--target", "dogs", "--against", cat).out
+    assert "checked are the clean images: the map" in out
+    assert asked[0] == "runner-up"
+    assert asked[1].tolist() == [1]
+    cat.with_name("one.heat.png").unlink()
+    assert "no single class" in heatprint(*arguments, "--target", "contrast", status=2).err
+    assert not cat.with_name("one.heat.png").exists()
+
+
 def test_the_plan_names_every_layer(home, heatprint, cat):
     out = heatprint("explain", cat, "--model", home / "model", "--plan").out
     assert re.search(r"^layer +operator +rule", out, flags=re.MULTILINE)
@@ -240,6 +297,8 @@ def test_equal_pictures_are_equal_bytes_and_hostile_names_are_words():
     assert (
         Image.open(io.BytesIO(picture_png(odd, "m"))).size == Image.open(io.BytesIO(picture_png(example(), "m"))).size
     )
+    assert picture_png(example(name="猫の写真"), "m")  # not in the font: boxes, and no warning
+    assert picture_png(example(facts="r2 0.81"), "m") != picture_png(example(), "m")
     flat = example(heat=np.zeros((16, 16)))
     assert picture_png(flat, "m")
     assert pair_png(flat, flat, "m", dict.fromkeys(NUMBERS, float("nan")))

@@ -724,8 +724,9 @@ def test_captum_works_on_a_copy_so_that_an_error_leaves_nothing_behind():
 
     classifier = as_classifier(nn.Sequential(convolutional(), Fails()))
     before = classifier.fingerprint()
-    with pytest.raises(RuntimeError, match="not today"):
+    with pytest.raises(Unsupported, match=r"Captum says: not today\. Try our own") as told:
         through_captum(classifier, images(1))
+    assert isinstance(told.value.__cause__, RuntimeError)
     assert classifier.fingerprint() == before
     assert not classifier.network[-1].touched
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import sys
 from collections.abc import Callable
 from math import factorial
@@ -20,6 +21,7 @@ from heatprint.core.errors import InvalidInput, MissingExtra, Unsupported
 from heatprint.core.lattice import encode_png
 from heatprint.explainers import explain, make
 from heatprint.explainers.gradients.shap_last import last_layer_shap
+from heatprint.explainers.masks import partition
 from heatprint.explainers.masks.anchors import Anchors, extensions
 from heatprint.explainers.masks.bandit import Arms, best_arms, kl_bounds, surely_above
 from heatprint.explainers.masks.engine import MaskedImage, hidden
@@ -483,6 +485,23 @@ def test_partition_shap_of_a_linear_model():
     assert torch.allclose(halves[2], halves[3])
 
 
+def test_partition_shap_takes_bfloat16():
+    pytest.importorskip("shap")
+    classifier = small_classifier()
+    classifier.network.bfloat16()
+    seen = explain(classifier, labelled_batch(classifier, 1), make("shap.partition", samples=20))
+    assert seen.relevance.dtype == torch.bfloat16
+    assert bool(seen.relevance.any())
+
+
+def test_importing_shap_leaves_python_s_generator_alone(monkeypatch):
+    monkeypatch.setattr(partition, "import_module", lambda name: random.seed(7))
+    random.seed(1)
+    before = random.getstate()
+    partition._shap()
+    assert random.getstate() == before
+
+
 def test_partition_shap_says_what_to_install(monkeypatch, small):
     monkeypatch.setitem(sys.modules, "shap", None)
     with pytest.raises(MissingExtra, match=r"heatprint\[explain\]"):
@@ -652,7 +671,12 @@ def test_the_samples_of_anchors_belong_to_their_seed():
     [
         ("lime", {"segments": 3}, "4 or more"),
         ("lime", {"samples": 1}, "2 or more"),
+        ("lime", {"segments": 4097}, "at most 4096"),
         ("lime", {"width": 0.0}, "above 0"),
+        ("lime", {"width": float("nan")}, "above 0 and finite"),
+        ("lime", {"width": float("inf")}, "above 0 and finite"),
+        ("lime", {"ridge": float("nan")}, "0 or more and finite"),
+        ("lime", {"ridge": float("inf")}, "0 or more and finite"),
         ("lime", {"fill": "white"}, "fill"),
         ("shap.kernel", {"samples": 1}, "2 or more"),
         ("shap.kernel", {"segmentation": "watershed"}, "segmentation"),

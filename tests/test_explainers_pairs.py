@@ -18,6 +18,7 @@ from heatprint.core.errors import InvalidInput
 from heatprint.core.values import Attacked, Explained
 from heatprint.explainers import explain, make
 from heatprint.explainers.pairs import MEASURES, Compared, compare, spread
+from heatprint.explainers.ranks import spearman
 from heatprint.study.before_after import chosen_pairs, measured, summarised
 from heatprint.testing import labelled_batch
 
@@ -86,6 +87,8 @@ def test_what_has_no_meaning_is_nan_and_nothing_else_is():
     assert undefined == {"rank_correlation", "cosine", "moved", "moved_unsigned", "clean_on_changed"}
     undefined = {name for name in MEASURES if getattr(pair(heat, even, spot), name).isnan()}
     assert undefined == {"rank_correlation"}
+    maps = torch.randn(2, 1, 3, 4, dtype=torch.float64)
+    assert torch.equal(pair(maps[0, 0], maps[1, 0]).rank_correlation, spearman(maps[0], maps[1]))
 
 
 def test_one_scale_for_both_maps():

@@ -22,12 +22,12 @@ from heatprint.explainers import target as targets
 from heatprint.explainers.trust import (
     Edges,
     check,
-    compare,
     deletion,
     edge_map,
     gini,
     insertion,
     interval,
+    paired_verdict,
     pixel_flipping,
     pointing_game,
     random_map,
@@ -177,6 +177,11 @@ def test_settings_that_cannot_be_are_refused(small):
     heat = random_heat(batch)
     wrong = [
         lambda: deletion(small, batch, heat, steps=0),
+        lambda: deletion(small, batch, heat, steps=2.5),
+        lambda: insertion(small, batch, heat, steps="4"),
+        lambda: road(small, batch, heat, noise=float("nan")),
+        lambda: road(small, batch, heat, noise=float("inf")),
+        lambda: check(small, batch, make("gradient"), target="contrast"),
         lambda: deletion(small, batch, heat, fill="red"),
         lambda: road(small, batch, heat, shares=(0.5, 1.0)),
         lambda: road(small, batch, heat, score="accuracy"),
@@ -283,7 +288,9 @@ def test_spearman_equals_scipy_s_also_with_ties():
     got = spearman(torch.from_numpy(a), torch.from_numpy(b))
     want = [spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b, strict=True)]
     assert got.tolist() == pytest.approx(want, abs=1e-12)
-    assert spearman(torch.ones(1, 3, 3), torch.rand(1, 3, 3)).tolist() == [0]
+    for constant in (torch.zeros(1, 3, 3), torch.full((1, 3, 3), 0.1)):
+        assert spearman(constant, torch.rand(1, 3, 3)).isnan().all()
+        assert spearman(torch.rand(1, 3, 3), constant).isnan().all()
 
 
 def test_ssim_equals_scikit_image_s():
@@ -434,6 +441,49 @@ def test_the_edge_map_fails_the_randomisation_test_and_the_gradient_passes(small
     assert passed.spearman.shape == passed.ssim.shape == (3, 8)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ignores:
+    """Maps that do not depend on the weights but for the sign, which the score has; blank ones for so many images."""
+
+    blank: int = 0
+
+    def attribute(self, classifier, inputs, target, *, layers=()):
+        seen, _ = Edges().attribute(classifier, inputs, target)
+        sign = torch.where(seen.score.sigmoid().mul(1e6).long() % 2 == 0, 1.0, -1.0)
+        sign[: self.blank] = 0
+        return replace(seen, relevance=seen.relevance * sign[:, None, None, None]), {}
+
+
+def test_maps_that_ignore_the_weights_never_pass(small):
+    batch = labelled_batch(small, 8)
+    turned = randomisation(small, batch, Ignores(), stops=1)
+    assert len(turned.spearman.round().unique()) == 2  # some turned round, and some not
+    assert turned.passed is False
+    some = randomisation(small, batch, Ignores(blank=3), stops=1)
+    assert (some.passed, some.undefined) == (False, 3)
+    none = randomisation(small, batch, Ignores(blank=8), stops=1)
+    assert (none.passed, none.undefined) == (None, 8)
+    found = check(small, batch, Ignores(blank=8))
+    assert found.randomisation_passed is None
+    images = {row.measure: row.images for row in found.rows}
+    assert images["similarity after randomising all weights: |Spearman|"] == 0
+    assert images["rank correlation under noise"] == 0
+    assert check(small, batch, Ignores()).randomisation_passed is False
+
+
+def test_the_check_follows_the_class_that_was_asked_for(small):
+    batch = labelled_batch(small, 6)
+    answers = predict(small, batch.pixels)
+    other = answers.scatter(1, answers.argmax(1, keepdim=True), -torch.inf).argmax(1)
+    word = check(small, batch, make("gradient"), target="runner-up")
+    assert word == check(small, batch, make("gradient"), target=other)
+    assert word != check(small, batch, make("gradient"))
+    heat = explain(small, batch, make("gradient"), target=other)
+    value = {row.measure: row.value.mean for row in word.rows}
+    assert value["deletion"] == pytest.approx(float(deletion(small, batch, heat, target=other).mean()))
+    assert value["ROAD"] == pytest.approx(float(road(small, batch, heat, shares=(0.1, 0.3, 0.5, 0.7, 0.9)).mean()))
+
+
 def test_cascading_and_independent_randomise_what_they_say(small):
     """The top layer alone, both ways the same; below it they part."""
     batch = labelled_batch(small, 4)
@@ -478,11 +528,11 @@ def test_intervals_have_the_width_of_the_standard_error():
 def test_verdicts_are_paired_and_say_when_there_is_too_little():
     base = 100 * torch.randn(40, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(40, generator=torch.Generator().manual_seed(1))
-    assert compare(base + 1 + noise, base, "higher") == "better"  # far less than the spread over images
-    assert compare(base + 1 + noise, base, "lower") == "worse"
-    assert compare(base + noise - noise.mean(), base, "higher") == "not distinguishable"
-    assert compare(base[:5] + 1, base[:5], "higher") == "too few images"
-    assert compare(base, base, "neither") == ""
+    assert paired_verdict(base + 1 + noise, base, "higher") == "better"  # far less than the spread over images
+    assert paired_verdict(base + 1 + noise, base, "lower") == "worse"
+    assert paired_verdict(base + noise - noise.mean(), base, "higher") == "not distinguishable"
+    assert paired_verdict(base[:5] + 1, base[:5], "higher") == "too few images"
+    assert paired_verdict(base, base, "neither") == ""
 
 
 class Corner(nn.Module):
@@ -553,7 +603,7 @@ def test_the_check_catches_a_map_that_ignores_the_network(corner):
     assert not found.randomisation_passed
     rows = {row.measure: row for row in found.rows}
     assert rows["deletion"].than_edges == "not distinguishable"
-    assert rows["similarity after randomising all weights: Spearman"].value.mean == pytest.approx(1)
+    assert rows["similarity after randomising all weights: |Spearman|"].value.mean == pytest.approx(1)
 
 
 def test_the_check_repeats_itself_prints_and_leaves_the_model_alone(small):

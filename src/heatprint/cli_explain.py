@@ -65,7 +65,11 @@ def explain(
     if against is not None:
         clean, attacked = _pairs(clean, _images(against, classifier, limit), image, against, classifier.size)
     wanted = _target(target, classifier, clean)
-    places = _places(image, out, clean, force)
+    if check:
+        from heatprint.explainers.trust.check import refuse_contrast
+
+        refuse_contrast(wanted)  # before pictures are drawn
+    places = _places(image, out, clean, force, [image] if against is None else [image, against])
     with _plain_warnings():
         if attacked is None:
             seen = _draw_images(classifier, clean, explainer, wanted, method, places)
@@ -74,7 +78,7 @@ def explain(
         if plan:
             _print_plan(seen, method)
         if check:
-            _print_check(classifier, clean, explainer, seed)
+            _print_check(classifier, clean, explainer, wanted, seed, paired=attacked is not None)
 
 
 def _classifier(model: str, classes: str, weights: Path | None, size: int) -> Classifier:
@@ -123,14 +127,38 @@ def _pairs(clean: Batch, attacked: Batch, image: Path, against: Path, size: int)
     _tell_of_resizing(against, attacked, size)
     if image.is_file():
         return clean, clean.with_pixels(attacked.pixels)
-    where = {name.rpartition(".")[0]: row for row, name in enumerate(attacked.ids)}
-    rows = [row for row, name in enumerate(clean.ids) if name.rpartition(".")[0] in where]
+    partner = _partners(clean.ids, attacked.ids)
+    rows = [row for row, name in enumerate(clean.ids) if name in partner]
     if not rows:
         raise InvalidInput(f"explain: no image of {against} has the relative path of one in {image}, suffix aside.")
     if len(rows) < len(clean):
         typer.echo(f"heatprint: {len(clean) - len(rows)} images have no attacked copy in {against}.", err=True)
-    kept = clean.take(rows)
-    return kept, kept.with_pixels(attacked.pixels[[where[name.rpartition(".")[0]] for name in kept.ids]])
+    kept, where = clean.take(rows), {name: row for row, name in enumerate(attacked.ids)}
+    return kept, kept.with_pixels(attacked.pixels[[where[partner[name]] for name in kept.ids]])
+
+
+def _partners(clean: Sequence[str], attacked: Sequence[str]) -> dict[str, str]:
+    """Which attacked image belongs to a clean one: that of the same relative path, else of the same but for the suffix.
+
+    Raises:
+        InvalidInput: Several images left over share a path but for the suffix.
+    """
+    known = set(attacked)
+    found = {name: name for name in clean if name in known}
+    left: dict[str, tuple[list[str], list[str]]] = {}
+    for side, names in enumerate((clean, attacked)):
+        for name in names:
+            if name not in found:
+                left.setdefault(name.rpartition(".")[0], ([], []))[side].append(name)
+    for ours, theirs in left.values():
+        if (len(ours) > 1 and theirs) or (len(theirs) > 1 and ours):
+            raise InvalidInput(
+                f"explain: {', '.join(ours)} of IMAGE and {', '.join(theirs)} of --against differ in their suffix "
+                "only, so it is not known which belong together. Give both of a pair the same name."
+            )
+        if ours and theirs:
+            found[ours[0]] = theirs[0]
+    return found
 
 
 def _tell_of_resizing(against: Path, attacked: Batch, size: int) -> None:
@@ -171,8 +199,8 @@ def _target(target: str, classifier: Classifier, batch: Batch) -> Tensor | Which
     return torch.full((len(batch),), classifier.classes.index(target))
 
 
-def _places(image: Path, out: Path | None, batch: Batch, force: bool) -> list[Path]:
-    """Where each picture goes; nothing is replaced unasked, and never an image by its own picture."""
+def _places(image: Path, out: Path | None, batch: Batch, force: bool, inputs: Sequence[Path]) -> list[Path]:
+    """Where each picture goes; nothing is replaced unasked, and never a file of the `inputs` (files or folders)."""
     if image.is_dir():
         folder = out or image.with_name(f"{image.resolve().name}.heat")
         if folder.exists() and not folder.is_dir():
@@ -185,12 +213,31 @@ def _places(image: Path, out: Path | None, batch: Batch, force: bool) -> list[Pa
     if places[0].suffix.lower() != ".png":
         raise InvalidInput(f"explain: pictures are PNG files; write --out {places[0].with_suffix('.png')}.")
     there = [place for place in places if place.exists()]
-    if there and (not force or any(place.samefile(image) for place in there)):
+    own = _files(inputs) if there else set()
+    for place in there:
+        if _file(place) in own:
+            raise InvalidInput(
+                f"explain: the picture {place} would replace an image that was given; --force does not do that either. "
+                "Name another --out."
+            )
+    if there and not force:
         raise InvalidInput(
             f"explain: {there[0]} exists{f', and {len(there) - 1} more' if len(there) > 1 else ''}. "
             "Name another --out, or write --force to replace pictures."
         )
     return places
+
+
+def _files(inputs: Sequence[Path]) -> set[tuple[int, int]]:
+    """Every file that was given, also inside folders."""
+    given = [file for path in inputs for file in (path.rglob("*") if path.is_dir() else [path])]
+    return {_file(file) for file in given if file.is_file()}
+
+
+def _file(path: Path) -> tuple[int, int]:
+    """The file behind a path, however the path is spelled."""
+    seen = path.stat()
+    return seen.st_dev, seen.st_ino
 
 
 def _draw_images(
@@ -208,7 +255,8 @@ def _draw_images(
             seen = ask(classifier, piece, method, target=_part(target, rows), progress=progress)
         for row, picture in zip(rows, _pictures(classifier, piece, seen), strict=True):
             write_atomic(places[row], picture_png(picture, name))
-            typer.echo(f"{picture.name}: {_said(picture)}; heat map of {picture.explained}: {places[row]}")
+            facts = f" ({picture.facts})" * bool(picture.facts)
+            typer.echo(f"{picture.name}: {_said(picture)}; heat map of {picture.explained}{facts}: {places[row]}")
         first = first or seen
     assert first is not None
     return first
@@ -236,7 +284,8 @@ def _draw_pairs(
         pictures = _pictures(classifier, before, part.clean), _pictures(classifier, after, part.adversarial)
         for row, numbers, one, other in zip(rows, part.rows(), *pictures, strict=True):
             write_atomic(places[row], pair_png(one, other, name, numbers))
-            typer.echo(f"{one.name}: {_said(one)} before, {_said(other)} after: {places[row]}")
+            facts = [f" ({picture.facts})" * bool(picture.facts) for picture in (one, other)]
+            typer.echo(f"{one.name}: {_said(one)} before{facts[0]}, {_said(other)} after{facts[1]}: {places[row]}")
         parts.append(part)
     _print_numbers([row for part in parts for row in part.rows()])
     return parts[0].clean
@@ -254,6 +303,7 @@ def _part(target: Tensor | Which, rows: list[int]) -> Tensor | Which:
 def _pictures(classifier: Classifier, batch: Batch, seen: Explained) -> list[Picture]:
     from heatprint.models import predict
     from heatprint.report.explained import Picture
+    from heatprint.report.measures import told_facts
 
     chance, names = predict(classifier, batch.pixels).softmax(1), classifier.classes
     against = [""] * len(batch) if seen.against is None else [f" against {names[k]}" for k in seen.against.tolist()]
@@ -265,6 +315,7 @@ def _pictures(classifier: Classifier, batch: Batch, seen: Explained) -> list[Pic
             answer=names[int(chance[row].argmax())],
             probability=float(chance[row].max()),
             explained=names[int(seen.target[row])] + against[row],
+            facts=told_facts({name: float(fact[row]) for name, fact in seen.facts.items()}),
         )
         for row in range(len(batch))
     ]
@@ -306,15 +357,21 @@ def _print_plan(seen: Explained, method: str) -> None:
     typer.echo(f"\n{_aligned(table)}\nreceived, passed: sums of relevance as fractions of the score, {images}")
 
 
-def _print_check(classifier: Classifier, batch: Batch, method: Explainer, seed: int) -> None:
+def _print_check(
+    classifier: Classifier, batch: Batch, method: Explainer, target: Tensor | Which, seed: int, *, paired: bool
+) -> None:
     from heatprint.explainers.trust.check import check
 
     with _shown("checks") as progress:
-        checked = check(classifier, batch, method, seed=seed, progress=progress)
+        checked = check(classifier, batch, method, target=target, seed=seed, progress=progress)
     typer.echo("\n" + _aligned(checked.table()))
-    changes = "changes" if checked.randomisation_passed else "HARDLY CHANGES"
+    changes = {
+        True: "the map changes when all weights are randomised",
+        False: "the map HARDLY CHANGES when all weights are randomised",
+        None: "whether the map changes with the weights is NOT DECIDED: it is the same everywhere",
+    }[checked.randomisation_passed]
     typer.echo(
-        f"the map {changes} when all weights are randomised; "
+        f"{'checked are the clean images: ' * paired}{changes}; "
         f"{100 * checked.excluded:.0f} % of the noisy copies changed the answer and were left out"
     )
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heatprint.core.classifier import Classifier
-from heatprint.core.errors import InvalidInput, MissingExtra, UnknownName
+from heatprint.core.errors import InvalidInput, MissingExtra, UnknownName, Unsupported
 from heatprint.core.values import Explained
 from heatprint.explainers.draws import generators, seeded
 from heatprint.explainers.fills import Fill, check_fill, filled
@@ -99,7 +99,16 @@ class Captum:
         with warnings.catch_warnings(), seeded(draws), torch.enable_grad():
             warnings.simplefilter("ignore")
             method = kind(scored, **made)
-            found = method.attribute(inputs.clone(), additional_forward_args=(target,), **asked)
+            try:
+                found = method.attribute(inputs.clone(), additional_forward_args=(target,), **asked)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, AssertionError, TypeError) as error:
+                raise Unsupported(
+                    f"Captum: {self.method} cannot explain {classifier.name!r} with these settings. Captum says: "
+                    f"{str(error).strip().rstrip('.') or type(error).__name__}. Try our own 'integrated_gradients' or "
+                    "'gradient'."
+                ) from error
         return self._at_the_input(found, inputs)
 
     def _at_the_input(self, found: Any, inputs: Tensor) -> Tensor:

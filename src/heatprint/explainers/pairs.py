@@ -22,6 +22,7 @@ from heatprint.core.errors import InvalidInput
 from heatprint.core.protocols import Explainer, Progress, silent
 from heatprint.core.values import Batch, Explained
 from heatprint.explainers.door import explain
+from heatprint.explainers.ranks import spearman
 from heatprint.explainers.target import Which
 
 MEASURES = (
@@ -64,8 +65,7 @@ class Compared:
     @cached_property
     def rank_correlation(self) -> Tensor:
         """Spearman's rank correlation of the signed heats, -1 to 1 (Adebayo et al. 2018; Ghorbani et al. 2019)."""
-        before, after = _ranks(self.clean.heat), _ranks(self.adversarial.heat)
-        return _cosine(before, after)
+        return spearman(self.clean.heat, self.adversarial.heat)
 
     @cached_property
     def cosine(self) -> Tensor:
@@ -232,14 +232,6 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def _flat(heat: Tensor) -> Tensor:
     return heat.double().flatten(1)
-
-
-def _ranks(heat: Tensor) -> Tensor:
-    """Ranks of each map's values around their mean, ties sharing the mean of their places, [N, H * W]."""
-    values = _flat(heat).contiguous()
-    ordered = values.sort(1).values
-    below, up_to = torch.searchsorted(ordered, values), torch.searchsorted(ordered, values, right=True)
-    return (below + up_to).double() / 2 - values.shape[1] / 2
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:

@@ -20,8 +20,10 @@ class DeconvNet:
 
     Section 2.1 of the paper: unpooling by the switches of the forward pass, rectification, transposed filters. That
     is an ordinary backward pass with R = max(g, 0) at each ReLU (Springenberg et al. 2015, figure 1). Here it starts
-    from the score of a class in place of one feature map's activation. Networks with other activations than ReLU are
-    refused. Cost: one forward and one backward pass.
+    from the score of a class in place of one feature map's activation. Networks that call another activation
+    function by name (`heatprint.explainers.gradients.rectifiers.NOT_RELU`) are refused, and so are parts in
+    TorchScript, which hides what it calls; an activation spelled out in arithmetic passes by its gradient. Cost: one
+    forward and one backward pass.
     """
 
     def attribute(

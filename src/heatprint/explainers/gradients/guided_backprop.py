@@ -19,8 +19,10 @@ class GuidedBackprop:
     """The gradient that passes a ReLU only where its input and the gradient are positive (Springenberg et al. 2015).
 
     Figure 1 of the paper: R = 1[x > 0] 1[g > 0] g. Sharp pictures, but they hardly depend on the upper layers'
-    weights (Adebayo et al. 2018), nor much on the class: read them as what the lower layers see. Networks with other
-    activations than ReLU are refused. Cost: one forward and one backward pass.
+    weights (Adebayo et al. 2018), nor much on the class: read them as what the lower layers see. Networks that call
+    another activation function by name (`heatprint.explainers.gradients.rectifiers.NOT_RELU`) are refused, and so are
+    parts in TorchScript, which hides what it calls; an activation spelled out in arithmetic passes by its gradient.
+    Cost: one forward and one backward pass.
     """
 
     def attribute(

@@ -31,11 +31,12 @@ class Rectifiers(TorchFunctionMode):
 
     Args:
         who: The method, for its messages.
-        network: What will be run; compiled parts are refused, since nobody can look inside.
+        network: What will be run; parts in TorchScript are refused, since nobody can look inside. What `torch.compile`
+            made is read like any other.
         back: The backward pass.
 
     Raises:
-        Unsupported: An activation that is not a ReLU, by name.
+        Unsupported: An activation that is not a ReLU, by name; a part in TorchScript.
     """
 
     def __init__(self, who: str, network: nn.Module, back: Back) -> None:

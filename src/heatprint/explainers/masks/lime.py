@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import torch
@@ -43,10 +44,10 @@ class Lime(Superpixels):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 2 or self.width <= 0 or self.ridge < 0:
+        if self.samples < 2 or not 0 < self.width < inf or not 0 <= self.ridge < inf:
             raise InvalidInput(
-                f"Lime: samples = {self.samples} must be 2 or more, width = {self.width} above 0, "
-                f"ridge = {self.ridge} 0 or more."
+                f"Lime: samples = {self.samples} must be 2 or more, width = {self.width} above 0 and finite, "
+                f"ridge = {self.ridge} 0 or more and finite."
             )
 
     def weigh(self, masked: MaskedImage, rng: np.random.Generator) -> tuple[Tensor, Mapping[str, float]]:

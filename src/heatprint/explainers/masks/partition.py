@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,17 +80,21 @@ class PartitionShap:
 
 
 def _shap() -> ModuleType:
+    state = random.getstate()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own imports
             return import_module("shap")
     except ImportError as error:
         raise MissingExtra("shap", "explain", "PartitionShap") from error
+    finally:
+        random.setstate(state)  # one of its imports seeds Python's generator
 
 
 def _rows(image: Tensor) -> np.ndarray:
-    """[3, H, W] as shap has images, [H, W, 3]."""
-    rows: np.ndarray = image.permute(1, 2, 0).contiguous().cpu().numpy()
+    """[3, H, W] as shap has images, [H, W, 3], in float32 or wider: numpy knows no bfloat16."""
+    wide = image.to(torch.promote_types(image.dtype, torch.float32))
+    rows: np.ndarray = wide.permute(1, 2, 0).contiguous().cpu().numpy()
     return rows
 
 

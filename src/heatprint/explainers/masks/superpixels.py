@@ -20,6 +20,8 @@ from heatprint.explainers.masks.engine import MaskedImage, hidden
 from heatprint.explainers.masks.segments import Kind, label_map
 from heatprint.explainers.target import refuse_layers, score
 
+MOST = 4096  # superpixels; to tell more apart would take tens of thousands of masks, and gigabytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Superpixels(ABC):
@@ -27,7 +29,7 @@ class Superpixels(ABC):
 
     Attributes:
         segmentation: How superpixels are found, see `heatprint.explainers.masks.segments.Kind`.
-        segments: How many superpixels at most, 4 or more.
+        segments: How many superpixels at most, 4 to `MOST`.
         fill: What an off superpixel shows, see `heatprint.explainers.fills`; ``"mean"`` is that of each superpixel.
         seed: Of the random masks; an image's masks depend on it and on the image alone.
         at_once: One image at a time is handed over by `explain`, so that progress is seen.
@@ -42,10 +44,10 @@ class Superpixels(ABC):
 
     def __post_init__(self) -> None:
         check_fill(f"{type(self).__name__}: fill", self.fill)
-        if self.segmentation not in get_args(Kind) or self.segments < 4:
+        if self.segmentation not in get_args(Kind) or not 4 <= self.segments <= MOST:
             raise InvalidInput(
                 f"{type(self).__name__}: segmentation = {self.segmentation!r} must be one of "
-                f"{', '.join(get_args(Kind))}; segments = {self.segments} 4 or more, e.g. 50."
+                f"{', '.join(get_args(Kind))}; segments = {self.segments} 4 or more and at most {MOST}, e.g. 50."
             )
 
     @abstractmethod

@@ -36,7 +36,7 @@ def interval(values: Tensor, *, seed: int = 0) -> Interval:
     return Interval(mean=float(kept.mean()), low=low, high=high)
 
 
-def compare(values: Tensor, rival: Tensor, better: Better, *, seed: int = 0) -> Verdict:
+def paired_verdict(values: Tensor, rival: Tensor, better: Better, *, seed: int = 0) -> Verdict:
     """Whether values [N] are better than a rival's on the same images: the paired bootstrap of their difference.
 
     Returns:

@@ -14,10 +14,11 @@ from heatprint.core.errors import InvalidInput
 from heatprint.core.protocols import Explainer, Progress, silent
 from heatprint.core.values import Batch
 from heatprint.explainers.door import explain
-from heatprint.explainers.trust.bootstrap import Better, Interval, compare, interval
+from heatprint.explainers.target import Which
+from heatprint.explainers.trust.bootstrap import Better, Interval, interval, paired_verdict
 from heatprint.explainers.trust.heat import values
 from heatprint.explainers.trust.pointing import pointing_game, share_inside
-from heatprint.explainers.trust.randomisation import HARDLY, randomisation
+from heatprint.explainers.trust.randomisation import randomisation, verdict
 from heatprint.explainers.trust.removal import area_of_logit, area_of_probability, removal_curve
 from heatprint.explainers.trust.rivals import Edges, edge_map, random_map
 from heatprint.explainers.trust.road import road
@@ -30,6 +31,7 @@ Scores = dict[str, tuple[Better, Tensor]]
 HEAD = ("measure", "better", "map", "95 %", "random", "edges", "than random", "than edges", "images")
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of ROAD: half of its usual ones, for half the time
 WEIGHTS = "similarity after randomising all weights"
+ORDER = f"{WEIGHTS}: |Spearman|"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +66,13 @@ class Checked:
 
     Attributes:
         rows: One per measure.
-        randomisation_passed: Whether the map changes when the network's weights are randomised.
+        randomisation_passed: Whether the map changes when the network's weights are randomised; None where that is
+            not decided, because every map before or after is constant.
         excluded: Share of the noisy copies that changed the prediction and were left out of the stability rows.
     """
 
     rows: tuple[Row, ...]
-    randomisation_passed: bool
+    randomisation_passed: bool | None
     excluded: float
 
     def table(self) -> list[tuple[str, ...]]:
@@ -82,27 +85,31 @@ def check(
     batch: Batch,
     method: Explainer,
     *,
+    target: Tensor | Which = "predicted",
     masks: Masks | None = None,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Checked:
-    """Whether the maps of a method can be trusted, in numbers, on the class predicted for each image.
+    """Whether the maps of a method can be trusted, in numbers.
 
     Args:
         classifier: The classifier; untouched afterwards.
         batch: Images; some dozens give usable intervals, fewer than six no verdict.
         method: The explainer.
+        target: The class explained, and followed by every measure; see `explain`. Not a contrast, which has no
+            probability to follow.
         masks: Where the evidence is known to be, bool [N, H, W], or several by name: the share of positive relevance
             inside and the pointing game are added. An image with an empty mask is left out of its rows.
         seed: Of random maps, noise, randomised weights and the bootstrap; equal seeds give equal results.
         progress: Told after each part.
 
     Raises:
-        InvalidInput: Masks do not fit the images.
+        InvalidInput: Masks or targets do not fit the images, or the target is a contrast.
     """
+    refuse_contrast(target)
     known = _named(masks, batch)
     parts = 6
-    explained = explain(classifier, batch, method)
+    explained = explain(classifier, batch, method, target=target)
     progress(1, parts, "maps")
     maps = {"method": values(batch, explained), "random": random_map(batch, seed=seed), "edges": edge_map(batch)}
     scores = {}
@@ -115,8 +122,17 @@ def check(
     progress(6, parts, "stability, randomisation, edges")
     rows = [_row(name, scores["method"], scores["random"], scores["edges"], seed) for name in scores["method"]]
     rows += [_row(name, behaviour, None, edges, seed) for name in behaviour]
-    alike = next(row for row in rows if row.measure == f"{WEIGHTS}: Spearman")
-    return Checked(rows=tuple(rows), randomisation_passed=alike.value.mean < HARDLY, excluded=excluded)
+    return Checked(rows=tuple(rows), randomisation_passed=verdict(behaviour[ORDER][1]), excluded=excluded)
+
+
+def refuse_contrast(target: Tensor | Which) -> None:
+    """The measures follow the logit or probability of one class.
+
+    Raises:
+        InvalidInput: The target is a contrast.
+    """
+    if isinstance(target, str) and target == "contrast":
+        raise InvalidInput("check: a contrast is no single class that could be followed. Check 'true' or 'runner-up'.")
 
 
 def _named(masks: Masks | None, batch: Batch) -> Mapping[str, Tensor]:
@@ -159,7 +175,7 @@ def _of_method(
     found: Scores = {
         "largest change under noise": ("lower", steady.max_change),
         "rank correlation under noise": ("higher", steady.rank_correlation),
-        f"{WEIGHTS}: Spearman": ("lower", blank.spearman[-1]),
+        ORDER: ("lower", blank.spearman[-1].abs()),
         f"{WEIGHTS}: SSIM": ("lower", blank.ssim[-1]),
     }
     return found, float(steady.excluded.mean())
@@ -174,8 +190,8 @@ def _row(name: str, own: Scores, random: Scores | None, edges: Scores, seed: int
         value=interval(found, seed=seed),
         random=None if drawn is None else float(drawn.double().nanmean()),
         edges=float(edges[name][1].double().nanmean()),
-        than_random="" if drawn is None else compare(found, drawn, better, seed=seed),
-        than_edges=compare(found, edges[name][1], better, seed=seed),
+        than_random="" if drawn is None else paired_verdict(found, drawn, better, seed=seed),
+        than_edges=paired_verdict(found, edges[name][1], better, seed=seed),
         images=int((~found.isnan()).sum()),
     )
 

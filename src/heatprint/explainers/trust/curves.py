@@ -55,10 +55,10 @@ def pixel_counts(pixels: int, steps: int) -> Tensor:
     """How many of the pixels have been changed at each of `steps` + 1 points from none to all, int64 [steps + 1].
 
     Raises:
-        InvalidInput: Fewer than one step, or more steps than pixels.
+        InvalidInput: Not a whole number, fewer than one step, or more steps than pixels.
     """
-    if not 1 <= steps <= pixels:
-        raise InvalidInput(f"trust: steps = {steps} must be 1 to {pixels}, the number of pixels.")
+    if not isinstance(steps, int) or not 1 <= steps <= pixels:
+        raise InvalidInput(f"trust: steps = {steps!r} must be a whole number from 1 to {pixels}, the number of pixels.")
     return torch.linspace(0, pixels, steps + 1, dtype=torch.float64).round().long()
 
 

@@ -18,7 +18,8 @@ from heatprint.core.streams import stream
 from heatprint.core.values import Batch
 from heatprint.explainers.conservation import ConservationWarning
 from heatprint.explainers.door import explain
-from heatprint.explainers.trust.similarity import spearman, ssim
+from heatprint.explainers.ranks import spearman
+from heatprint.explainers.trust.similarity import ssim
 from heatprint.models.predict import predict
 
 HARDLY = 0.5  # a map that still correlates this much with the original has hardly changed
@@ -33,7 +34,7 @@ class Randomisation:
     Attributes:
         layers: The layer each row stands for, the network's top first. Cascading, all layers up to and including it
             are randomised; independent, it alone.
-        spearman: float [L, N], rank correlation of the two maps.
+        spearman: float [L, N], rank correlation of the two maps; NaN where one of them is constant.
         ssim: float [L, N], their structural similarity.
     """
 
@@ -42,9 +43,29 @@ class Randomisation:
     ssim: Tensor
 
     @property
-    def passed(self) -> bool:
-        """Whether the map of the last row's network has lost the original's order: mean Spearman below `HARDLY`."""
-        return bool(self.spearman[-1].mean() < HARDLY)
+    def passed(self) -> bool | None:
+        """Whether the map of the last row's network has lost the original's order; None where it cannot be decided."""
+        return verdict(self.spearman[-1])
+
+    @property
+    def undefined(self) -> int:
+        """Images of the last row without a rank correlation, which `passed` leaves out."""
+        return int(self.spearman[-1].isnan().sum())
+
+
+def verdict(correlations: Tensor) -> bool | None:
+    """Whether maps have lost their order: the mean of |Spearman| is below `HARDLY`.
+
+    The sign is of no use to a map that ignores the weights: one that is only turned round has not changed.
+
+    Args:
+        correlations: Of the maps before and after, float [N]; NaN is left out.
+
+    Returns:
+        None where every correlation is NaN: nothing is known, so nothing has passed.
+    """
+    known = correlations[~correlations.isnan()]
+    return bool(known.abs().mean() < HARDLY) if len(known) else None
 
 
 def randomisation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Literal
 
 import torch
@@ -49,12 +50,12 @@ def road(
         seed: Of the noise, and of the order among pixels of equal relevance.
 
     Raises:
-        InvalidInput: A share outside (0, 1), negative noise, or an unknown score.
+        InvalidInput: A share outside (0, 1), noise that is negative or not finite, or an unknown score.
     """
-    if not shares or not all(0 < s < 1 for s in shares) or noise < 0 or score not in ("probability", "kept"):
+    if not shares or not all(0 < s < 1 for s in shares) or not 0 <= noise < inf or score not in ("probability", "kept"):
         raise InvalidInput(
-            f"road: shares = {shares} must be in (0, 1), noise = {noise} 0 or more, score = {score!r} 'probability' "
-            "or 'kept'."
+            f"road: shares = {shares} must be in (0, 1), noise = {noise} 0 or more and finite, score = {score!r} "
+            "'probability' or 'kept'."
         )
     classes = explained_class(classifier, batch, heat, target)
     device, side = classifier.device, batch.pixels.shape[2:]

@@ -1,8 +1,7 @@
-"""How alike two maps of an image are: in the order of their pixels, and in their structure."""
+"""How alike two maps of an image are in their structure; see `heatprint.explainers.ranks` for their order."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
@@ -10,24 +9,6 @@ from heatprint.explainers.trust.filters import blurred, gaussian
 
 WINDOW, SIGMA = 11, 1.5  # Wang et al. 2004, section III.B
 K1, K2 = 0.01, 0.03
-
-
-def spearman(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's rank correlation of maps [N, H, W], float [N] in [-1, 1].
-
-    Equal values share their mean rank. A constant map is in no order at all: 0.
-    """
-    first, second = (_ranks(x.flatten(1).double()) for x in (a, b))
-    first, second = first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
-    scale = first.norm(dim=1) * second.norm(dim=1)
-    return torch.where(scale > 0, (first * second).sum(1) / scale.where(scale > 0, 1.0), 0.0)
-
-
-def _ranks(x: Tensor) -> Tensor:
-    ordered = x.sort(1).values
-    below = torch.searchsorted(ordered, x, right=False)
-    up_to = torch.searchsorted(ordered, x, right=True)
-    return (below + up_to + 1).double() / 2
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from heatprint.core.streams import stream
 from heatprint.core.values import Batch
 from heatprint.explainers.conservation import ConservationWarning
 from heatprint.explainers.door import explain
-from heatprint.explainers.trust.similarity import spearman
+from heatprint.explainers.ranks import spearman
 from heatprint.models.predict import predict
 
 
@@ -27,7 +27,8 @@ class Stability:
     Attributes:
         max_change: float [N], the largest ||noisy map - map|| / ||map|| over the draws.
         mean_change: float [N], its mean.
-        rank_correlation: float [N], mean Spearman correlation of the noisy maps with the map.
+        rank_correlation: float [N], mean Spearman correlation of the noisy maps with the map, over the draws in which
+            it is defined; NaN where the map is constant.
         excluded: float [N], share of the draws that changed the prediction and therefore say nothing of the map.
     """
 
