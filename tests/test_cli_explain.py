@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from heatprint.cli import main
-from heatprint.cli_explain import _partners
 from heatprint.core.errors import InvalidInput
 from heatprint.data import load_files
+from heatprint.data.partners import partners
 from heatprint.explainers import compare, make
 from heatprint.explainers.trust import check
 from heatprint.models import load, predict, save
@@ -187,11 +187,11 @@ def test_folders_are_paired_by_their_relative_paths(home, heatprint, tmp_path):
 
 def test_pairs_are_those_of_the_same_name_and_else_of_the_same_stem():
     clean, attacked = ["a/x.jpg", "a/x.png", "a/y.png", "b/y.png"], ["a/x.png", "a/x.bmp", "a/y.bmp", "c/y.png"]
-    assert _partners(clean, attacked) == {"a/x.png": "a/x.png", "a/x.jpg": "a/x.bmp", "a/y.png": "a/y.bmp"}
+    assert partners(clean, attacked) == {"a/x.png": "a/x.png", "a/x.jpg": "a/x.bmp", "a/y.png": "a/y.bmp"}
     for ours, theirs in ((["x.png", "x.jpg"], ["x.bmp"]), (["x.png"], ["x.bmp", "x.jpg"])):
         with pytest.raises(InvalidInput, match="differ in their suffix only"):
-            _partners(ours, theirs)
-    assert _partners(["x.png"], ["y.bmp", "y.jpg"]) == {}
+            partners(ours, theirs)
+    assert partners(["x.png"], ["y.bmp", "y.jpg"]) == {}
 
 
 def test_no_picture_ever_replaces_an_input(home, heatprint, tmp_path):

@@ -127,7 +127,9 @@ def _pairs(clean: Batch, attacked: Batch, image: Path, against: Path, size: int)
     _tell_of_resizing(against, attacked, size)
     if image.is_file():
         return clean, clean.with_pixels(attacked.pixels)
-    partner = _partners(clean.ids, attacked.ids)
+    from heatprint.data.partners import partners
+
+    partner = partners(clean.ids, attacked.ids)
     rows = [row for row, name in enumerate(clean.ids) if name in partner]
     if not rows:
         raise InvalidInput(f"explain: no image of {against} has the relative path of one in {image}, suffix aside.")
@@ -135,30 +137,6 @@ def _pairs(clean: Batch, attacked: Batch, image: Path, against: Path, size: int)
         typer.echo(f"heatprint: {len(clean) - len(rows)} images have no attacked copy in {against}.", err=True)
     kept, where = clean.take(rows), {name: row for row, name in enumerate(attacked.ids)}
     return kept, kept.with_pixels(attacked.pixels[[where[partner[name]] for name in kept.ids]])
-
-
-def _partners(clean: Sequence[str], attacked: Sequence[str]) -> dict[str, str]:
-    """Which attacked image belongs to a clean one: that of the same relative path, else of the same but for the suffix.
-
-    Raises:
-        InvalidInput: Several images left over share a path but for the suffix.
-    """
-    known = set(attacked)
-    found = {name: name for name in clean if name in known}
-    left: dict[str, tuple[list[str], list[str]]] = {}
-    for side, names in enumerate((clean, attacked)):
-        for name in names:
-            if name not in found:
-                left.setdefault(name.rpartition(".")[0], ([], []))[side].append(name)
-    for ours, theirs in left.values():
-        if (len(ours) > 1 and theirs) or (len(theirs) > 1 and ours):
-            raise InvalidInput(
-                f"explain: {', '.join(ours)} of IMAGE and {', '.join(theirs)} of --against differ in their suffix "
-                "only, so it is not known which belong together. Give both of a pair the same name."
-            )
-        if ours and theirs:
-            found[ours[0]] = theirs[0]
-    return found
 
 
 def _tell_of_resizing(against: Path, attacked: Batch, size: int) -> None:
