@@ -56,8 +56,8 @@ class Tape:
         self.nodes: list[Node] = []
         self.plan: list[PlanLine] = []
         self.kernels: list[tuple[str, int]] = []  # name, and the number of the input
-        self.nonnegative: set[int] = set()
-        self.gates: set[int] = set()
+        self._nonnegative: set[int] = set()
+        self._gates: set[int] = set()
         self._layers = {id(p): name.rpartition(".")[0] for name, p in network.named_parameters()}
         self._numbers = WeakTensorKeyDictionary()
         self._instead = WeakTensorKeyDictionary()  # after an operation in place: the tensor that holds the new value
@@ -86,11 +86,11 @@ class Tape:
 
     def is_gate(self, tensor: Tensor) -> bool:
         """Whether a tensor is the value of a gate, perhaps reshaped."""
-        return self.number(tensor) in self.gates
+        return self.number(tensor) in self._gates
 
     def is_nonnegative(self, tensor: Tensor) -> bool:
         """Whether a tensor is known to have no negative value, without looking at them."""
-        return self.number(tensor) in self.nonnegative
+        return self.number(tensor) in self._nonnegative
 
     def record(
         self,
@@ -132,8 +132,8 @@ class Tape:
         """Note what is known of new tensors."""
         numbers = {self.number(t) for t in outputs}
         self._raw |= numbers if raw else set()
-        self.nonnegative |= numbers if nonnegative else set()
-        self.gates |= numbers if gate else set()
+        self._nonnegative |= numbers if nonnegative else set()
+        self._gates |= numbers if gate else set()
 
     def layer_of(self, weight: Tensor | None) -> str:
         """The name of the module a parameter belongs to, or nothing."""

@@ -7,7 +7,7 @@ functions to handlers; `OPERATORS` is all of them.
 
 from heatprint.explainers.lrp.operators import attention, elementwise, kernels, normalise, routing
 
-IN_PLACE = {**elementwise.IN_PLACE}
+IN_PLACE = elementwise.IN_PLACE
 
 OPERATORS = {**routing.TABLE, **elementwise.TABLE, **normalise.TABLE, **attention.TABLE, **kernels.TABLE}
 
