@@ -7,8 +7,9 @@ so that a heat map can be tested for finding one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import get_type_hints
 
 import numpy as np
@@ -19,7 +20,7 @@ from heatprint.core.errors import InvalidInput
 from heatprint.data.menagerie_parts import POSES, Anatomy, Coat, Easel, Field, Placement, Portrait, Trait
 
 SPECIES = ("cat", "dog")
-ARTEFACTS = ("bars", "caption")
+ARTEFACTS = ("bars", "caption", "footer")
 SMALLEST, LARGEST = 32, 512
 
 _FURS = ("#292424", "#737073", "#cc7a38", "#6b452b", "#e0cca8", "#ebe8e3", "#a88057", "#473833", "#9e9994")
@@ -99,7 +100,7 @@ def paste(
     Args:
         image: [H, W, 3] RGB; it is left as it is.
         artefact: One of ARTEFACTS: "bars" are upright bars in front of everything, "caption" is a small line
-            of text at the upper or lower border.
+            of text at the upper or lower border, "footer" is one at the lower border always.
         rng: Where all randomness comes from.
 
     Returns:
@@ -109,7 +110,7 @@ def paste(
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InvalidInput(f"image is {image.dtype} {list(image.shape)}; it must be uint8 [H, W, 3]")
     height, width = image.shape[:2]
-    colour, alpha = (_bars if artefact == "bars" else _caption)(height, width, rng)
+    colour, alpha = _ARTISTS[artefact](height, width, rng)
     photo = image.astype(np.float32)
     grain = 4 * rng.standard_normal((height, width, 1), dtype=np.float32)
     return _bytes(photo + alpha[..., None] * (colour + grain - photo)), alpha > 0
@@ -136,7 +137,7 @@ def _bars(height: int, width: int, rng: np.random.Generator) -> tuple[Field, Fie
     return _single(colour), _single(alpha)
 
 
-def _caption(height: int, width: int, rng: np.random.Generator) -> tuple[Field, Field]:
+def _caption(height: int, width: int, rng: np.random.Generator, *, lower: bool = False) -> tuple[Field, Field]:
     """A line of made-up words on a dim label, cut where the image is too small for it."""
     line = f"{_word(rng)} {_word(rng)} {_word(rng)} {rng.integers(1990, 2025)}"
     font = _font(max(6, round(0.075 * height)))
@@ -145,7 +146,7 @@ def _caption(height: int, width: int, rng: np.random.Generator) -> tuple[Field, 
     ImageDraw.Draw(text).text((1 - left, 1 - top), line, font=font, fill=255)
     ink = np.asarray(text, dtype=np.float32)[: height - 2, : width - 2] / 255
     tall, wide = ink.shape
-    y0 = 1 if rng.random() < 0.5 else height - tall - 1
+    y0 = 1 if rng.random() < 0.5 and not lower else height - tall - 1
     x0 = int(rng.integers(1, width - wide))
     paper, letters = (40.0, 240.0) if rng.random() < 0.5 else (225.0, 20.0)
     colour = np.zeros((height, width, 3), dtype=np.float32)
@@ -154,6 +155,13 @@ def _caption(height: int, width: int, rng: np.random.Generator) -> tuple[Field, 
     colour[label] = (paper + ink * (letters - paper))[..., None]
     alpha[label] = 0.55 + 0.45 * ink
     return colour, alpha
+
+
+_ARTISTS: dict[str, Callable[[int, int, np.random.Generator], tuple[Field, Field]]] = {
+    "bars": _bars,
+    "caption": _caption,
+    "footer": partial(_caption, lower=True),
+}
 
 
 def _word(rng: np.random.Generator) -> str:

@@ -1,0 +1,1 @@
+"""Floor 6: a finished run in the forms of other tools; never imports torch."""

@@ -1,0 +1,1 @@
+"""Spectral relevance analysis, from a graph of heat maps to the strategies in them."""

@@ -1,0 +1,57 @@
+"""Strategies: groups of images for which a network relied on the same thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Strategies:
+    """What a clustering of heat maps found.
+
+    Attributes:
+        labels: int64 [N], the strategy of each map: 0 is the largest, then by falling size.
+        count: How many strategies the labels tell apart.
+        proposed: How many the data propose; 1 where nothing separates. Differs from `count` only where another
+            count was asked for.
+        eigenvalues: float64 [E], the smallest of the normalised Laplacian, ascending from 0; empty where there was
+            no graph.
+        null: float64 [E], the same of shuffled maps (mean over draws), which have the values but no structure.
+        embedding: float64 [N, E], the rows of the eigenvectors, of length 1.
+        stability: Mean adjusted Rand index between the labels and those found again from random parts of the maps;
+            1 is perfect, NaN where it was not measured.
+        separability: Fisher separability of the strategies, the largest ratio of the variance between them to that
+            within along any direction (Anders et al. 2022); 0 for one strategy. The class to look at first is that
+            with the largest.
+    """
+
+    labels: np.ndarray
+    count: int
+    proposed: int
+    eigenvalues: np.ndarray
+    null: np.ndarray
+    embedding: np.ndarray
+    stability: float
+    separability: float
+
+    def sizes(self) -> np.ndarray:
+        """Images in each strategy, int64 [count]."""
+        return np.bincount(self.labels, minlength=self.count)
+
+
+@runtime_checkable
+class Clusterer(Protocol):
+    """Groups heat maps into strategies."""
+
+    def strategies(self, maps: np.ndarray, images: np.ndarray | None = None, *, count: int | None = None) -> Strategies:
+        """Strategies of maps [N, ...] that explain one class, with the images [N, 3, h, w] where they are used.
+
+        Args:
+            maps: Heat maps, or signatures.
+            images: What the maps explain, in the same order.
+            count: How many strategies to tell apart; None for as many as the maps propose.
+        """
+        ...
