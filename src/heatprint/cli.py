@@ -78,6 +78,18 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run folder.")]) 
     typer.echo(write(run))
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run folder with an atlas.")],
+    to: Annotated[str, typer.Option(help="csv, huggingface or virelay.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+) -> None:
+    """Write the atlas of a run for another tool: a spreadsheet, Hugging Face datasets, ViRelAy."""
+    from heatprint.export import export as write
+
+    typer.echo(write(run, to, out))
+
+
 @app.command("list")
 def list_(room: Annotated[Room, typer.Argument(help="What to list.")]) -> None:
     """Print the known methods, models or recipes."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+EXTRAS = ("explain", "hub", "export", "test", "bench", "torchattacks")
+
 
 def findings() -> list[tuple[str, str]]:
     """Pairs of a topic and what was found."""
@@ -20,7 +22,7 @@ def findings() -> list[tuple[str, str]]:
         *_devices(),
         ("memory free", _memory()),
         ("disk free", f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB here"),
-        *((f"extra [{extra}]", _extra(extra)) for extra in ("explain", "hub", "test", "bench", "torchattacks")),
+        *((f"extra [{extra}]", _extra(extra)) for extra in EXTRAS),
     ]
 
 

@@ -1,1 +1,5 @@
-"""Floor 6: a finished run in the forms of other tools; never imports torch."""
+"""Floor 7: a finished run in the forms of other tools; never imports torch."""
+
+from heatprint.export.door import TARGETS, export
+
+__all__ = ["TARGETS", "export"]

@@ -88,6 +88,56 @@ class Distribution:
     words: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """The smallest eigenvalues of a graph of heat maps.
+
+    Attributes:
+        dots: Places of the eigenvalues.
+        null: ``points`` attribute of the polyline through those of shuffled maps; empty where there are none.
+        gap: Between which two dots the proposed number of strategies ends, or None beyond those shown.
+        label: What the gap says.
+        count: Eigenvalues shown.
+        top: Value at the upper edge.
+        words: The same in words.
+    """
+
+    dots: tuple[tuple[float, float], ...]
+    null: str
+    gap: float | None
+    label: str
+    count: int
+    top: float
+    words: str
+
+
+def spectrum(
+    eigenvalues: Sequence[float | None], null: Sequence[float | None], proposed: int, title: str
+) -> Spectrum | None:
+    """Dots of the eigenvalues, a line of the null, and the eigengap; None without eigenvalues."""
+    known, shuffled = [v for v in eigenvalues if v is not None], [v for v in null if v is not None]
+    if not known:
+        return None
+    count, top = max(len(known), len(shuffled)), max([*known, *shuffled]) or 1.0
+    slot = WIDTH / count
+
+    def places(values: Sequence[float]) -> list[tuple[float, float]]:
+        return [(round((n + 0.5) * slot, 2), round(HEIGHT * (1 - max(v, 0) / top), 2)) for n, v in enumerate(values)]
+
+    words = f"{title}: " + ", ".join(f"{v:.2g}" for v in known)
+    if shuffled:
+        words += "; of shuffled maps: " + ", ".join(f"{v:.2g}" for v in shuffled)
+    return Spectrum(
+        dots=tuple(places(known)),
+        null=" ".join(f"{x:g},{y:g}" for x, y in places(shuffled)),
+        gap=round(proposed * slot, 2) if 0 < proposed < len(known) else None,
+        label=f"proposed: {proposed}",
+        count=count,
+        top=top,
+        words=f"{words}; proposed strategies: {proposed}",
+    )
+
+
 def distribution(counts: Sequence[int], median: float | None, unit: str) -> Distribution | None:
     """Bars of equal bins from 0 to 1, and the median; None without any value."""
     if not any(counts) or median is None:

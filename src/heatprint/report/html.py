@@ -11,10 +11,12 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from heatprint.report.artefact import section
+from heatprint.report.atlas import atlas
 from heatprint.report.before_after import comparisons, heads
 from heatprint.report.cards import cards
 from heatprint.report.charts import training_charts
 from heatprint.report.figures import attack_strips, before_after_strips, clean_strips
+from heatprint.report.map_quality import quality
 from heatprint.report.maps import MOST_CLASSES, embedded, plots
 from heatprint.report.pictures import COLOUR_MAP, bar_uri
 from heatprint.report.read import Run
@@ -51,6 +53,8 @@ def _content(run: Run) -> dict[str, Any]:
         "comparisons": comparisons(run),
         "measures": heads(),
         "planted": section(run),
+        "map_quality": quality(run),
+        "atlas": atlas(run),
         "cards": cards(run),
         "errors": error_tables(run),
         "training": [

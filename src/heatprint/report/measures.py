@@ -20,6 +20,11 @@ YES_OR_NO = ("exact", "guaranteed")  # facts that are 1 or 0
 SHARES = ("moved", "moved_unsigned", "on_changed", "clean_on_changed", "chance")
 
 
+def number(value: float | None, digits: int = 2) -> str:
+    """A plain number; a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
 def told(name: str, value: float | None, *, unit: bool = True) -> str:
     """A value of a measure, with its unit if wanted; a dash where it has no meaning."""
     if value is None or math.isnan(value):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -65,6 +66,22 @@ def perturbation_uri(clean: np.ndarray, changed: np.ndarray) -> tuple[str, float
     gain = STEPS / largest if largest else 1.0
     gain = float(int(gain)) if gain > 1 else round(gain, 2)
     return image_uri(np.clip(np.rint(STEPS + gain * delta), 0, 255).astype(np.uint8)), gain
+
+
+def outline(region: np.ndarray) -> str:
+    """An SVG path around a region bool [H, W], one unit per pixel; empty where the region is."""
+    padded = np.pad(region.astype(bool), 1)
+    level, upright = padded[1:, 1:-1] != padded[:-1, 1:-1], padded[1:-1, 1:] != padded[1:-1, :-1]
+    across = [f"M{start} {line}h{length}" for line, start, length in _runs(level)]
+    return "".join(across + [f"M{line} {start}v{length}" for line, start, length in _runs(upright.T)])
+
+
+def _runs(edges: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Line, start and length of every run of True along the lines of an array."""
+    ends = np.diff(np.pad(edges, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    lines, starts = np.nonzero(ends == 1)
+    _, stops = np.nonzero(ends == -1)
+    return zip(lines.tolist(), starts.tolist(), (stops - starts).tolist(), strict=True)
 
 
 @cache

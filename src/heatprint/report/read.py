@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ TILE_COLUMNS = (
     *("example", "id", "label", "kind", "model", "predicted", "probability", "step", "pixel_row", "pixel_col"),
 )
 ARTEFACT_COLUMNS = ("model", "id", "label", "predicted", "probability", "on_artefact", "on_animal")
+CARD_COLUMNS = ("name", "medoid_ids")
+CARD_ARRAYS = ("mean_map", "mean_image", "region", "medoid_pixels", "medoid_heat")
 POINT_COLUMNS = ("id", "label", "kind", "predicted", "x", "y", "px", "py", "success")
 
 
@@ -70,6 +72,7 @@ class Run:
         tiles: Images with their heat maps, for Figures 1 to 3.
         points: Columns of the map of signatures, for Figures 4 to 6.
         artefact: The step on a planted artefact, where the recipe asks for it.
+        atlas: What the cards of the atlas show, in the order of ``metrics["atlas"]["cards"]``; None without an atlas.
     """
 
     settings: Mapping[str, Any]
@@ -77,6 +80,7 @@ class Run:
     tiles: tuple[Tile, ...]
     points: Mapping[str, list[Any]]
     artefact: Part | None = None
+    atlas: Part | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -113,7 +117,8 @@ def read_run(folder: Path) -> Run:
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise _broken(folder, f"step 'figures' does not fit together ({error})") from error
     planted = _part(folder, "artefact", ARTEFACT_COLUMNS) if metrics.get("artefact") else None
-    return Run(settings=settings, metrics=metrics, tiles=tiles, points=points, artefact=planted)
+    atlas = _drawn_cards(folder, metrics["atlas"]["cards"]) if metrics.get("atlas") else None
+    return Run(settings=settings, metrics=metrics, tiles=tiles, points=points, artefact=planted, atlas=atlas)
 
 
 def _broken(folder: Path, what: str) -> StoreError:
@@ -145,6 +150,15 @@ def _part(folder: Path, step: str, columns: tuple[str, ...]) -> Part:
     missing = [name for name in columns if name not in part.rows]
     if missing:
         raise _broken(folder, f"step {step!r} has no column {', '.join(missing)}")
+    return part
+
+
+def _drawn_cards(folder: Path, cards: Sequence[Mapping[str, Any]]) -> Part:
+    """What the cards of the atlas show, one row and one entry of every array per card."""
+    part = _part(folder, "atlas/cards", CARD_COLUMNS)
+    lengths = {name: len(part.arrays.get(name, ())) for name in CARD_ARRAYS}
+    if part.rows["name"] != [card["name"] for card in cards] or set(lengths.values()) - {len(cards)}:
+        raise _broken(folder, f"step 'atlas/cards' does not fit together ({len(cards)} cards, {lengths})")
     return part
 
 

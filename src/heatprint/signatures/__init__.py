@@ -2,23 +2,59 @@
 
 from heatprint.core.protocols import Embedder, Signer
 from heatprint.core.registry import Registry
-from heatprint.signatures.door import Signatures, embed, sign
+from heatprint.signatures.door import Signatures, cluster, embed, sign
+from heatprint.signatures.strategies import Clusterer, Strategies
 
-SIGNERS: Registry[Signer] = Registry("signatures", {"lrp": "heatprint.signatures.relevance:RelevanceSignature"})
+SIGNERS: Registry[Signer] = Registry(
+    "signatures",
+    {
+        "lrp": "heatprint.signatures.relevance:RelevanceSignature",
+        "shap": "heatprint.signatures.shap:SHAPSignature",
+        "activations": "heatprint.signatures.activations:ActivationSignature",
+        "logits": "heatprint.signatures.activations:LogitSignature",
+    },
+)
 EMBEDDERS: Registry[Embedder] = Registry(
     "embeddings",
-    {"pca": "heatprint.signatures.embeddings:PCA", "umap": "heatprint.signatures.embeddings:UMAP"},
+    {
+        "pca": "heatprint.signatures.embeddings.pca:PCA",
+        "torchdr": "heatprint.signatures.embeddings.torchdr:TorchDR",
+        "tsne": "heatprint.signatures.embeddings.tsne:TSNE",
+        "umap": "heatprint.signatures.embeddings.umap:UMAP",
+    },
+)
+CLUSTERERS: Registry[Clusterer] = Registry(
+    "clusterers",
+    {
+        "gebi": "heatprint.signatures.spray.gebi:GEBI",
+        "spray": "heatprint.signatures.spray.spray:SpRAy",
+        "two-view": "heatprint.signatures.spray.views:TwoViews",
+    },
 )
 
 
-def make(name: str, **settings: object) -> Signer | Embedder:
-    """A signer or an embedder by name."""
-    return EMBEDDERS.make(name, **settings) if name in EMBEDDERS.names() else SIGNERS.make(name, **settings)
+def make(name: str, **settings: object) -> Signer | Embedder | Clusterer:
+    """A signer, an embedder or a clusterer by name."""
+    if name in EMBEDDERS.names():
+        return EMBEDDERS.make(name, **settings)
+    return CLUSTERERS.make(name, **settings) if name in CLUSTERERS.names() else SIGNERS.make(name, **settings)
 
 
 def names() -> list[str]:
-    """Signers and embedders."""
-    return sorted([*SIGNERS.names(), *EMBEDDERS.names()])
+    """Signers, embedders and clusterers."""
+    return sorted([*SIGNERS.names(), *EMBEDDERS.names(), *CLUSTERERS.names()])
 
 
-__all__ = ["EMBEDDERS", "SIGNERS", "Signatures", "embed", "make", "names", "sign"]
+__all__ = [
+    "CLUSTERERS",
+    "EMBEDDERS",
+    "SIGNERS",
+    "Clusterer",
+    "Signatures",
+    "Strategies",
+    "cluster",
+    "embed",
+    "make",
+    "names",
+    "sign",
+]

@@ -42,9 +42,10 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
         cards = [lab.evaluate(arm, data.test, old, is_first=arm is clear) for arm in arms]
         plan = lab.figures(arms, data.test, old)
         pairs = lab.pairs(clear, old)
-        points = lab.map(clear, data.test, old)
+        places = lab.places(clear, data.test, old)
+        atlas = lab.atlas(clear, data.test, old, places)
         planted = lab.artefact()
         lab.write("run.json", run_card(recipe, data, arms, plan, lab.device))
-        lab.write("metrics.json", metrics(recipe, data, cards, old, for_training, points, pairs) | planted)
+        lab.write("metrics.json", metrics(recipe, data, cards, old, for_training, places, pairs) | atlas | planted)
         with watch.step("report"):
             return report(store.root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +20,8 @@ from heatprint.defences.retrain import FINE_TUNE
 from heatprint.explainers import EXPLAINERS
 from heatprint.models import zoo
 from heatprint.models.train import Training
-from heatprint.signatures import EMBEDDERS, SIGNERS
+from heatprint.signatures import CLUSTERERS, EMBEDDERS, SIGNERS, Clusterer
+from heatprint.study.atlas import Exploring
 from heatprint.study.lines import line_of
 
 RECIPES = "heatprint.study.recipes"
@@ -121,7 +123,30 @@ class MapTable(_Table):
 
     def embedders(self, seed: int) -> dict[str, Embedder]:
         """UMAP and PCA."""
-        return {"umap": EMBEDDERS.make("umap", **{"seed": seed, **self.umap}), "pca": EMBEDDERS.make("pca")}
+        return {"umap": EMBEDDERS.make("umap", **{"seed": seed % 2**32, **self.umap}), "pca": EMBEDDERS.make("pca")}
+
+
+class AtlasTable(_Table):
+    """The strategies in the heat maps of the test images; see `study.atlas`."""
+
+    images: int | None = Field(2000, ge=12)
+    side: int = Field(28, ge=4, le=112)
+    method: str = "spray"
+    settings: dict[str, Any] = {}
+    strategies: int = Field(0, ge=0, le=50)
+    shown: int = Field(3, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _valid(self) -> AtlasTable:
+        self.clusterer(0)
+        return self
+
+    def clusterer(self, seed: int) -> Clusterer:
+        """The clustering, which shows some strategies even where the maps propose one."""
+        known = {f.name for f in fields(CLUSTERERS.load(self.method))}  # type: ignore[arg-type]
+        seeded = {"seed": seed} if "seed" in known else {}
+        method = CLUSTERERS.make(self.method, **{**seeded, **self.settings})
+        return Exploring(method=method, wanted=self.strategies, shown=self.shown)
 
 
 class RetrainingTable(_Table):
@@ -156,6 +181,7 @@ class Recipe(_Table):
     retraining: RetrainingTable = RetrainingTable()
     examples: int = Field(3, ge=1, le=20)
     pairs: int = Field(50, ge=0)
+    atlas: AtlasTable = AtlasTable()
     artefact: ArtefactTable | None = None
 
     @field_validator("architecture")
@@ -251,6 +277,7 @@ def _fields(loc: tuple[Any, ...]) -> list[str]:
         "map": MapTable,
         "retraining": RetrainingTable,
         "artefact": ArtefactTable,
+        "atlas": AtlasTable,
     }
     for step in loc:
         table = places.get(step, table)

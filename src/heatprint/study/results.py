@@ -12,9 +12,11 @@ import torch
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
+from heatprint.core.store import Part
 from heatprint.core.values import Attacked, PlanLine
 from heatprint.data.sources import Dataset
 from heatprint.evaluation import attack_summary
+from heatprint.study.places import summarised as summarised_places
 from heatprint.study.recipe import AttackTable, Recipe
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "umap-learn", "pillow", "pyarrow")
@@ -66,7 +68,7 @@ def metrics(
     cards: Sequence[dict[str, Any]],
     old: Mapping[str, Attacked],
     for_training: Mapping[str, Attacked],
-    points: Mapping[str, int],
+    places: Part,
     pairs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The numbers of a run; no time, no path, no version: equal inputs give equal bytes."""
@@ -83,7 +85,7 @@ def metrics(
             }
             for name, hit in old.items()
         },
-        "map": dict(points),
+        "map": summarised_places(places),
         "pairs": dict(pairs),
     }
 

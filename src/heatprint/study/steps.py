@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from heatprint.attacks import attack, attack_every_target
@@ -27,12 +26,14 @@ from heatprint.evaluation import Arm, evaluate
 from heatprint.explainers import explain
 from heatprint.models import load, save, train
 from heatprint.models.checkpoint import CARD
-from heatprint.models.predict import predict
 from heatprint.models.resume import Epoch
-from heatprint.signatures import embed, sign
+from heatprint.signatures import sign
 from heatprint.study import artefact
+from heatprint.study.atlas import UNITS, measure_border, measure_cards, measure_flows, measure_images
+from heatprint.study.atlas import summarised as summarised_atlas
 from heatprint.study.before_after import chosen_pairs, measured, summarised
 from heatprint.study.examples import draw_tiles
+from heatprint.study.places import measure_places
 from heatprint.study.progress import Watch
 from heatprint.study.recipe import AttackTable, Recipe
 from heatprint.study.records import from_part, join_attacked, to_part
@@ -213,19 +214,56 @@ class Lab:
             told[table.name] = summarised(part, available=available, control=control)
         return told
 
-    def map(self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked]) -> dict[str, int]:
+    def places(self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked]) -> Part:
         """Signatures of clean and successfully attacked test images, on one common map."""
         table, seed = self._recipe.map, self._recipe.seed
         sets = {"clean": test} | {
             name: hit.adversarial.take(hit.success.nonzero().squeeze(1)) for name, hit in old.items()
         }
         sets = {name: batch for name, batch in sets.items() if len(batch)}
-        key = (VERSION, classifier.digest, table.signature, table.umap, seed,
+        key = (VERSION, "floor", classifier.digest, table.signature, table.umap, seed,
                {name: _identity(batch) for name, batch in sets.items()})  # fmt: skip
         with self._watch.step("map of signatures") as progress:
-            part = self._store.memo("global", 0, key, lambda: self._map(classifier, sets, progress))
-        kinds = part.rows["kind"]
-        return {"points": len(kinds), "clean": kinds.count("clean"), "attacked": len(kinds) - kinds.count("clean")}
+            return self._store.memo(
+                "global", 0, key,
+                lambda: measure_places(classifier, sets, table.signer(), table.embedders(seed), seed=seed,
+                                       progress=progress),
+            )  # fmt: skip
+
+    def atlas(self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked], places: Part) -> dict[str, Any]:
+        """The strategies of the test images, their cards, where attacks move them, and the border."""
+        recipe, table = self._recipe, self._recipe.atlas
+        explainer, method, seed = recipe.explainer.make(), table.clusterer(recipe.seed), recipe.seed
+        chosen = test.take(sample(test, table.images))
+        units = {a.name: UNITS.get(a.method, "steps") for a in recipe.attacks}
+        key = (VERSION, classifier.digest, explainer, method, table.side, *_identity(chosen))
+        outcomes = {name: (one.adversarial.pixels, one.success) for name, one in old.items()}
+        with self._watch.step("strategies") as progress:
+            images = self._store.memo(
+                "atlas/images", 0, key,
+                lambda: measure_images(classifier, chosen, explainer, method, side=table.side, progress=progress),
+            )  # fmt: skip
+        with self._watch.step("cards of the strategies") as progress:
+            found = self._store.memo(
+                "atlas/cards", 0, (key, outcomes, units, seed),
+                lambda: measure_cards(classifier, chosen, images, explainer, old, units=units, seed=seed,
+                                      progress=progress),
+            )  # fmt: skip
+        moved = {}
+        for name, one in old.items():
+            with self._watch.step(f"where {name} moves them") as progress:
+                moved[name] = self._store.memo(
+                    f"atlas/flows/{name}", 0, (key, outcomes[name]),
+                    lambda one=one, progress=progress: measure_flows(classifier, images, one, explainer, method,  # type: ignore[misc]
+                                                                     progress=progress),
+                )  # fmt: skip
+        with self._watch.step("distance to the border") as progress:
+            border = self._store.memo(
+                "atlas/border", 0, (key, outcomes, seed, places.arrays["clean_plane"], places.arrays["signatures"]),
+                lambda: measure_border(places, old, seed=seed, progress=progress),
+            )  # fmt: skip
+        return {"atlas": summarised_atlas(images, found, moved, border, method=table.method,
+                                          explainer=recipe.explainer.method)}  # fmt: skip
 
     def artefact(self) -> dict[str, Any]:
         """Where the maps of a biased and an unbiased model lie on images with a planted artefact; {} if not asked."""
@@ -257,25 +295,6 @@ class Lab:
                                           pictures=2 * recipe.examples, progress=progress),
             )  # fmt: skip
         return {"artefact": artefact.summarised(part, kind=table.kind, margin=table.margin, seed=recipe.seed)}
-
-    def _map(self, classifier: Classifier, sets: Mapping[str, Batch], progress: Progress) -> Part:
-        table, classes = self._recipe.map, classifier.classes
-        signer = table.signer()
-        signed = {name: sign(classifier, batch, signer, progress=progress) for name, batch in sets.items()}
-        vectors = np.concatenate([s.vectors for s in signed.values()])
-        places = {name: embed(vectors, e) for name, e in table.embedders(self._recipe.seed).items()}
-        guess = torch.cat([predict(classifier, batch.pixels).argmax(1) for batch in sets.values()])
-        fell = {i for name, batch in sets.items() if name != "clean" for i in batch.ids}
-        rows = {
-            "id": [i for batch in sets.values() for i in batch.ids],
-            "label": [classes[k] for batch in sets.values() for k in batch.labels],
-            "kind": [name for name, batch in sets.items() for _ in batch.ids],
-            "predicted": [classes[k] for k in guess],
-            "success": [i in fell for batch in sets.values() for i in batch.ids],
-            **{"x": places["umap"][:, 0], "y": places["umap"][:, 1]},
-            **{"px": places["pca"][:, 0], "py": places["pca"][:, 1]},
-        }
-        return Part(rows=rows, arrays={"signatures": vectors})
 
     def _checkpoint(self, name: str) -> Path:
         return self._store.root / "models" / name / "unfinished.safetensors"
@@ -321,13 +340,21 @@ def same_study(store: Store, recipe: Recipe) -> None:
         StoreError: The folder was begun with another recipe or seed.
     """
     path = store.root / "recipe.json"
-    whole = recipe.model_dump(mode="json", exclude={"device": True, "data": {"source"}})
-    if path.exists() and json.loads(path.read_bytes()) != json.loads(json.dumps(whole)):
+    whole = json.loads(recipe.model_dump_json(exclude={"device": True, "data": {"source"}}))
+    if path.exists() and _with_defaults(json.loads(path.read_bytes())) != whole:
         raise StoreError(
             f"study: {store.root} holds a study of another recipe or seed, which would be overwritten. "
             "Name another folder, or delete this one."
         )
     write_json(path, whole)
+
+
+def _with_defaults(written: Any) -> Any:
+    """A recipe as an older version wrote it, with the fields it did not know; itself where it is none."""
+    try:
+        return json.loads(Recipe.model_validate(written).model_dump_json(exclude={"device": True, "data": {"source"}}))
+    except (ValueError, HeatprintError):
+        return written
 
 
 def _device(wanted: str) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -53,12 +53,23 @@ class LRP(ABC):
         composite = self.composite(classifier)
         return propagate(classifier.network, inputs, target, composite, differentiable=True).relevance
 
-    def every_class(self, classifier: Classifier, inputs: Tensor, *, at_once: int = 16) -> Tensor:
-        """Relevance for every class, [N, K, 3, H, W], from one forward pass.
+    def every_class(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        *,
+        at_once: int = 16,
+        layer: str = "input",
+        read: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Relevance for every class from one forward pass, [N, K, 3, H, W] at the input.
 
         Args:
             classifier: The classifier.
             inputs: Normalised inputs [N, 3, H, W].
             at_once: Classes swept together; bounds the memory.
+            layer: Where; see `heatprint.explainers.lrp.every_class`.
+            read: What is kept of each class's relevance; None for all of it.
         """
-        return every_class(classifier.network, inputs, self.composite(classifier), at_once=at_once)
+        composite = self.composite(classifier)
+        return every_class(classifier.network, inputs, composite, at_once=at_once, layer=layer, read=read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -58,8 +58,8 @@ def propagate(
         target: Classes, int64 [N], or weights of the logits, float [N, K].
         composite: The rules.
         layers: Names whose outputs' relevance is returned too: as the plan prints them, the name of a block (its
-            last layer with the activations and sums that follow it), or ``"last"`` for the neurons that the last
-            kernel reads.
+            last layer with the activations and sums that follow it), ``"last"`` for the neurons that the last
+            kernel reads, or ``"penultimate"`` for those that the last but one reads.
         differentiable: Keep everything on the autograd graph, so that the result can be differentiated with respect
             to inputs and parameters; costs the memory of the whole graph.
 
@@ -96,7 +96,15 @@ def propagate(
     )
 
 
-def every_class(network: nn.Module, inputs: Tensor, composite: Composite, *, at_once: int = 16) -> Tensor:
+def every_class(
+    network: nn.Module,
+    inputs: Tensor,
+    composite: Composite,
+    *,
+    at_once: int = 16,
+    layer: str = "input",
+    read: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Relevance for every class from one forward pass.
 
     Args:
@@ -104,18 +112,27 @@ def every_class(network: nn.Module, inputs: Tensor, composite: Composite, *, at_
         inputs: The network's own (normalised) inputs, [N, ...].
         composite: The rules.
         at_once: Classes swept together; bounds the memory.
+        layer: Where: ``"input"``, or a name as in `propagate`; nothing below it is swept.
+        read: What is kept of each class's relevance [N, ...], e.g. a sum over positions, so that K times the whole is
+            never held; None for all of it.
 
     Returns:
         [N, K, ...], the map of each class started from its logit.
+
+    Raises:
+        InvalidInput: There is no such layer, or no relevance reaches it.
     """
     tape, source, logits = _forward(network, inputs, composite, False)
-    output = tape.number(logits)
+    output, wanted = tape.number(logits), source if layer == "input" else _place(tape, layer)
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     starts = torch.diag_embed(wide).transpose(0, 1)  # class, image, logit
 
     def back(start: Tensor) -> Tensor:
-        kept = sweep(tape, output, start, {source}, again=True).kept
-        return kept.get(source, torch.zeros_like(inputs))
+        kept = sweep(tape, output, start, {wanted}, again=True).kept
+        if wanted not in kept and wanted != source:
+            raise InvalidInput(f"lrp: no relevance reaches layer {layer!r}.")
+        found = kept.get(wanted, torch.zeros_like(inputs))
+        return read(found) if read else found
 
     with torch.no_grad():
         return torch.vmap(back, out_dims=1, chunk_size=at_once)(starts)
@@ -174,6 +191,8 @@ def _place(tape: Tape, name: str) -> int:
     """
     if name == "last" and tape.kernels:
         return tape.kernels[-1][1]
+    if name == "penultimate" and len(tape.kernels) > 1:
+        return tape.kernels[-2][1]
     for node in tape.nodes:
         if node.name == name:
             return node.outputs[0]
@@ -182,7 +201,7 @@ def _place(tape: Tape, name: str) -> int:
     ]
     if not inside:
         known = ", ".join(kernel for kernel, _ in tape.kernels)
-        raise InvalidInput(f"lrp: there is no layer {name!r}. Layers: last, {known}.")
+        raise InvalidInput(f"lrp: there is no layer {name!r}. Layers: last, {known}, or penultimate.")
     return _end_of_block(tape, inside)
 
 

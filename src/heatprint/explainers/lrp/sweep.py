@@ -34,8 +34,8 @@ def sweep(tape: Tape, output: int, start: Tensor, wanted: Collection[int], *, ag
         output: Number of the tensor to start from.
         start: Its relevance.
         wanted: Numbers of the tensors whose relevance is kept.
-        again: Whether the tape will be swept again; otherwise it is taken apart on the way, which frees memory,
-            and layers' sums are noted.
+        again: Whether the tape will be swept again, each time only down to what is wanted; otherwise it is taken
+            apart on the way, which frees memory, and layers' sums are noted.
 
     Returns:
         The relevance; a tensor nothing flows back to is missing.
@@ -46,6 +46,8 @@ def sweep(tape: Tape, output: int, start: Tensor, wanted: Collection[int], *, ag
         flow.kept[output] = start
     for place in reversed(range(len(tape.nodes))):
         node = tape.nodes[place] if again else tape.nodes.pop()
+        if again and max(node.outputs) <= min(wanted):  # numbers rise along the forward pass
+            break
         received = [flowing.pop(number, None) for number in node.outputs]
         if all(r is None for r in received):
             continue

@@ -1,0 +1,56 @@
+"""The door of the room: a run folder in, a folder for another tool out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from heatprint.core.errors import InvalidInput, UnknownName
+from heatprint.export.csv import write_csv
+from heatprint.export.finished import Finished, read_finished
+from heatprint.export.huggingface import write_huggingface
+from heatprint.export.virelay import write_virelay
+
+TARGETS: dict[str, Callable[[Finished, Path], None]] = {
+    "csv": write_csv,
+    "huggingface": write_huggingface,
+    "virelay": write_virelay,
+}
+
+
+def export(run: Path, to: str, out: Path) -> Path:
+    """Write a run's atlas in the form of another tool.
+
+    The folder is written under a temporary name beside `out` and renamed when it is complete, so that `out` holds
+    all of it or does not exist.
+
+    Args:
+        run: The folder that `heatprint study --out` wrote.
+        to: ``"csv"``, ``"huggingface"`` or ``"virelay"``.
+        out: A new or empty folder.
+
+    Returns:
+        The absolute path of `out`.
+
+    Raises:
+        UnknownName: There is no such target.
+        InvalidInput: `out` is not empty.
+        StoreError: The run has no atlas, or is damaged.
+        MissingExtra: ``"virelay"`` needs h5py.
+    """
+    if to not in TARGETS:
+        raise UnknownName("export: the target", to, TARGETS)
+    out = out.resolve()
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InvalidInput(f"export: {out} is not an empty folder. Name a new one.")
+    finished = read_finished(run)
+    torn = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    torn.mkdir(parents=True)
+    try:
+        TARGETS[to](finished, torn)
+        torn.replace(out)
+    finally:
+        shutil.rmtree(torn, ignore_errors=True)  # gone already where the rename worked
+    return out

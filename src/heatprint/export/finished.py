@@ -1,0 +1,132 @@
+"""What a finished run holds for others: the images of its atlas, their places on the map, and the attacked copies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError
+
+from heatprint.core.errors import StoreError
+from heatprint.core.store import Part, Store
+
+IMAGE_COLUMNS = ("id", "label", "predicted", "strategy", "image")
+POINT_COLUMNS = ("id", "label", "kind", "predicted", "success", "x", "y", "px", "py")
+ATTACKED = "attacks/clear"  # the atlas is about the undefended model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finished:
+    """A finished run with an atlas.
+
+    Attributes:
+        store: The run folder.
+        settings: ``run.json``.
+        metrics: ``metrics.json``; its key ``"atlas"`` is there.
+        images: Columns of the atlas' clean images, one row per image: `IMAGE_COLUMNS`, the image as
+            ``{"bytes": PNG, "path": name}``.
+        maps: Their sum-pooled heat maps, float32 [N, side, side].
+        points: Columns of the map: `POINT_COLUMNS` and what else the run wrote; empty lists without a map.
+    """
+
+    store: Store
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    images: Mapping[str, list[Any]]
+    maps: np.ndarray
+    points: Mapping[str, list[Any]]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the logits."""
+        return [str(name) for name in self.metrics["classes"]]
+
+    @property
+    def atlas(self) -> Mapping[str, Any]:
+        """The numbers of the atlas."""
+        found: Mapping[str, Any] = self.metrics["atlas"]
+        return found
+
+    @property
+    def name(self) -> str:
+        """What was studied, for titles: printable characters only, which YAML takes as they are."""
+        data = self.settings["data"]
+        name = f"{data.get('name') or data.get('source') or 'images'}, {self.settings['recipe_name']}"
+        return "".join(c if c.isprintable() else "?" for c in name)
+
+    @property
+    def architecture(self) -> str:
+        """The network that was studied."""
+        return str((self.settings.get("models") or {}).get("clear", {}).get("architecture") or "network")
+
+    def places(self) -> dict[tuple[str, str], dict[str, float]]:
+        """``(id, kind)`` to the coordinates ``x, y`` (UMAP) and ``px, py`` (PCA)."""
+        names = ("x", "y", "px", "py")
+        coordinates = zip(*(self.points[name] for name in names), strict=True)
+        keys = zip(self.points["id"], self.points["kind"], strict=True)
+        return {key: dict(zip(names, place, strict=True)) for key, place in zip(keys, coordinates, strict=True)}
+
+    def attacked(self) -> Iterator[tuple[str, Mapping[str, list[Any]]]]:
+        """Attack and columns of each part of its attacked test images, in a fixed order; skipped images included."""
+        for folder in sorted((self.store.root / ATTACKED).glob("*/test")):
+            step = folder.relative_to(self.store.root).as_posix()
+            for mark in sorted((folder / "_done").glob("part-*.json")):
+                number = int(mark.stem.removeprefix("part-"))
+                yield folder.parent.name, _part(self.store, step, ("id", "image", "success", "skipped"), number).rows
+
+
+def read_finished(run: Path) -> Finished:
+    """Read the run folder.
+
+    Raises:
+        StoreError: It is not a finished run, has no atlas, or is damaged.
+    """
+    if not run.is_dir():
+        raise StoreError(f"export: {run} is not a folder. Make the run: heatprint study --out {run}")
+    store = Store(run)
+    metrics = _json(run, "metrics.json")
+    if not metrics.get("atlas"):
+        raise StoreError(
+            f"export: {run} has no atlas: an older heatprint wrote it, or its recipe has none. "
+            f"Run the study again: heatprint study --out {run}"
+        )
+    images = _part(store, "atlas/images", IMAGE_COLUMNS)
+    points = _part(store, "global", POINT_COLUMNS)
+    return Finished(
+        store=store,
+        settings=_json(run, "run.json"),
+        metrics=metrics,
+        images=images.rows,
+        maps=images.arrays["maps"].astype(np.float32) if "maps" in images.arrays else np.zeros((0, 1, 1), np.float32),
+        points=points.rows,
+    )
+
+
+def _json(run: Path, name: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads((run / name).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _broken(run, f"{name} cannot be read ({error})") from error
+
+
+def _part(store: Store, step: str, columns: tuple[str, ...], index: int = 0) -> Part:
+    """A part with the columns it must have; one without rows reads as empty columns."""
+    try:
+        part = store.read(step, index)
+    except (StoreError, OSError, ValueError, KeyError, pa.ArrowException, SafetensorError) as error:
+        raise _broken(store.root, f"step {step!r} cannot be read ({error})") from error
+    if not part.rows:
+        return Part(rows={name: [] for name in columns}, arrays=part.arrays)
+    missing = [name for name in columns if name not in part.rows]
+    if missing:
+        raise _broken(store.root, f"step {step!r} has no column {', '.join(missing)}")
+    return part
+
+
+def _broken(run: Path, what: str) -> StoreError:
+    return StoreError(f"export: {run} is not a finished run: {what}. Run again: heatprint study --out {run}")

@@ -1,0 +1,118 @@
+"""The map of signatures: where clean and attacked images lie together, and what of that map can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from heatprint.core.classifier import Classifier
+from heatprint.core.protocols import Embedder, Progress, Signer
+from heatprint.core.store import Part
+from heatprint.core.values import Batch
+from heatprint.evaluation import share
+from heatprint.models.predict import predict
+from heatprint.signatures import embed, sign
+from heatprint.signatures.embeddings.floor import Floor, displacements, with_floor
+from heatprint.signatures.embeddings.quality import quality
+from heatprint.study.atlas_told import read, spelled
+
+
+def measure_places(
+    classifier: Classifier,
+    sets: Mapping[str, Batch],
+    signer: Signer,
+    embedders: Mapping[str, Embedder],
+    *,
+    seed: int,
+    progress: Progress,
+) -> Part:
+    """Signatures and places of all images.
+
+    Args:
+        classifier: The classifier.
+        sets: ``"clean"`` and, by attack, the attacked copies.
+        signer: The signature.
+        embedders: ``"umap"`` and ``"pca"``; the map that is measured is the first.
+        seed: Of the noise floor.
+        progress: Told of the signatures.
+
+    Returns:
+        One row per image of each set. Under ``signatures`` float32 [P, D]; under ``clean_plane`` float64 [C, 2] a map
+        of the clean images alone: on the common one the attacked copies pull at the images that fell.
+    """
+    kinds = [name for name, batch in sets.items() for _ in batch.ids]
+    everything = Batch(  # signed together: an image that an attack left as it was has the signature of its original
+        ids=tuple(f"{kind}/{i}" for kind, i in zip(kinds, (i for b in sets.values() for i in b.ids), strict=True)),
+        pixels=torch.cat([batch.pixels for batch in sets.values()]),
+        labels=torch.cat([batch.labels for batch in sets.values()]),
+    )
+    vectors = sign(classifier, everything, signer, progress=progress).vectors
+    points, floor = with_floor(vectors, embedders["umap"], seed=seed)
+    flat = embed(vectors, embedders["pca"])
+    measured = quality(vectors, points)
+    guess = predict(classifier, everything.pixels).argmax(1)
+    fell = {i for name, batch in sets.items() if name != "clean" for i in batch.ids}
+    ids = [i for batch in sets.values() for i in batch.ids]
+    rows = {
+        "id": ids,
+        "label": [classifier.classes[k] for k in everything.labels],
+        "kind": kinds,
+        "predicted": [classifier.classes[k] for k in guess],
+        "success": [i in fell for i in ids],
+        **{"x": points[:, 0], "y": points[:, 1]},
+        **{"px": flat[:, 0], "py": flat[:, 1]},
+        "preserved": measured.preservation,
+    }
+    told = {
+        "points": len(ids),
+        "clean": kinds.count("clean"),
+        "attacked": len(ids) - kinds.count("clean"),
+        "trust": measured.overall.trustworthiness,
+        "continuity": measured.overall.continuity,
+        "preserved": measured.overall.preservation,
+        "chance": measured.overall.chance,
+        "neighbours": measured.neighbours,
+        "floor": asdict(floor),
+        "displacement": _displaced(sets, kinds, vectors, points, floor),
+    }
+    clean = np.array(kinds) == "clean"
+    plane = embed(vectors[clean], embedders["umap"])
+    return Part(rows=rows, arrays={"signatures": vectors, "clean_plane": plane, "told": spelled(told)})
+
+
+def summarised(part: Part) -> dict[str, Any]:
+    """What ``metrics.json`` says of the map."""
+    told: dict[str, Any] = read(part)
+    return told
+
+
+def _displaced(
+    sets: Mapping[str, Batch], kinds: list[str], vectors: np.ndarray, points: np.ndarray, floor: Floor
+) -> dict[str, Any]:
+    """Per attack how far its images moved: median and quartiles, and how many arrows are longer than the floor."""
+    kind = np.array(kinds)
+    place = {i: row for row, i in enumerate(sets["clean"].ids)}
+    clean, clean_points = vectors[kind == "clean"], points[kind == "clean"]
+    found = {}
+    for name, batch in sets.items():
+        if name == "clean":
+            continue
+        own, copies = [place[i] for i in batch.ids], kind == name
+        moved = displacements(clean[own], vectors[copies], clean_points[own], points[copies], floor)
+        found[name] = {
+            "images": len(own),
+            "signature": _quartiles(moved.relative),
+            "plane": _quartiles(moved.shown),
+            "moved": share(int(moved.moved.sum()), len(own)),
+            "beyond_floor": share(int(moved.beyond.sum()), len(own)),
+        }
+    return found
+
+
+def _quartiles(values: np.ndarray) -> dict[str, float]:
+    low, median, high = np.nanquantile(values, [0.25, 0.5, 0.75]) if np.isfinite(values).any() else [np.nan] * 3
+    return {"median": median, "low": low, "high": high}
