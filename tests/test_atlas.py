@@ -414,6 +414,33 @@ def test_border_distances_against_the_slow_matrix_version():
     assert np.allclose(border_distance(places, predicted), expected, atol=1e-5)
 
 
+def test_flows_show_images_to_methods_that_look_at_them():
+    """A method that groups by the image alone: attacked images differ, so every changed one moves."""
+
+    class ByImage:
+        def strategies(self, maps, images=None, *, count=None):
+            assert len(images) == len(maps)
+            return grouped((images.reshape(len(images), -1).mean(1) > 0.5).astype(int), count=2, proposed=2)
+
+    maps = np.arange(8.0, dtype=np.float32).reshape(4, 2, 1)
+    moved = maps.copy()
+    moved[2:] += 1
+    dark, bright = np.zeros((4, 3, 2, 2)), np.ones((4, 3, 2, 2))
+    found = flows(maps, moved, ByImage(), ids=list("dcba"), images=(dark, bright))
+    assert found.clean.tolist() == [0, 0, 0, 0]
+    assert found.attacked.tolist() == [0, 0, 1, 1]
+    assert found.difference.tolist() == [-1, -1, 1, 1]
+
+
+def test_five_images_that_fell_are_too_few_to_relate_anything():
+    gain = np.full(40, np.inf)
+    gain[:5] = np.arange(5)
+    few = relation(np.arange(40.0), gain)
+    assert np.isnan([few.rho, few.low, few.high, few.p, few.pooled]).all()
+    gain[5] = 5
+    assert relation(np.arange(40.0), gain).rho > 0.5
+
+
 def test_images_near_the_border_with_small_gains_are_found():
     places, predicted = two_clouds()
     far = border_distance(places, predicted)

@@ -20,7 +20,7 @@ def heatprint(*arguments, check=True):
 def test_help_names_every_command_and_wakes_nothing_heavy():
     code = "import sys\ntry:\n from heatprint.cli import main; main()\nfinally:\n print(sorted({'torch', 'numpy', 'pydantic', 'pyarrow'} & set(sys.modules)))"  # noqa: E501
     out = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True).stdout
-    for command in ("study", "report", "list", "data", "doctor"):
+    for command in ("study", "report", "explain", "atlas", "export", "list", "data", "doctor"):
         assert command in out
     assert out.rstrip().endswith("[]")
 

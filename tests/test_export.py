@@ -56,7 +56,9 @@ def atlas() -> dict[str, Any]:
         "matrix": [[1, 3], [0, 2]], "stayed": share(3, 6), "falls": [],
     }  # fmt: skip
     return {
-        "images": 8, "side": SIDE, "method": "spray", "explainer": "lrp.test", "classes": [], "cards": [card],
+        "images": 8, "side": SIDE, "method": "spray", "explainer": "lrp.test",
+        "classes": [{"class": "cats", "eigenvalues": [0.0, 0.25]}, {"class": "dogs", "eigenvalues": []}],
+        "cards": [card],
         "flows": {"fgsm": flow}, "border": {},
     }  # fmt: skip
 
@@ -72,6 +74,12 @@ def build_run(folder: Path, *, seed: int = 0, with_atlas: bool = True) -> Path:
     images = {"id": ids, "label": labels, "predicted": predicted, "strategy": strategies}
     images["image"] = [{"bytes": png(one), "path": f"{i}.png"} for i, one in zip(ids, clean, strict=True)]
     maps = rng.normal(size=(8, SIDE, SIDE)).astype(np.float16)
+
+    arrays = {
+        "maps": maps,
+        "logits": np.array([[1, 0] if n < 4 else [-1, 2] for n in range(8)], np.float32),
+        "spectral": np.arange(24, dtype=np.float32).reshape(8, 3),
+    }
 
     def attacked(rows: list[int], first: int) -> Part:
         success = [row % 3 == 0 for row in rows]
@@ -95,7 +103,7 @@ def build_run(folder: Path, *, seed: int = 0, with_atlas: bool = True) -> Path:
     store = Store(folder)
     with store.writing():
         store.memo("global", 0, "test", lambda: Part(rows=points, arrays={"signatures": np.zeros((8, 3), np.float32)}))
-        store.memo("atlas/images", 0, "test", lambda: Part(rows=images, arrays={"maps": maps}))
+        store.memo("atlas/images", 0, "test", lambda: Part(rows=images, arrays=arrays))
         for number, rows in enumerate(([0, 1, 2, 3], [4, 5, 6])):
             store.memo("attacks/clear/fgsm/test", number, "test", lambda rows=rows: attacked(rows, 1))
         write_json(folder / "metrics.json", {"classes": list(CLASSES)} | ({"atlas": atlas()} if with_atlas else {}))
@@ -220,12 +228,15 @@ def test_virelay_layout_holds_the_numbers_of_the_run(run: Path, tmp_path: Path) 
         assert file["attribution"].dtype == np.float32
         assert file["attribution"].shape == (8, 3, SIDE, SIDE)  # one channel cannot be drawn by ViRelAy 0.6
         assert np.allclose(file["attribution"][:].sum(1), part.arrays["maps"].astype(np.float32), atol=1e-6)
-        assert file["prediction"][:].argmax(1).tolist() == [0] * 4 + [1] * 4
+        assert file["prediction"][:].tolist() == [[1, 0]] * 4 + [[-1, 2]] * 4
     with h5py.File(out / sources[2]) as file:
         assert list(file) == ["00000000", "00000001"]
         assert file["00000001/index"][:].tolist() == [4, 5]  # one has no place, one a place that is no number
         assert file["00000000/cluster/spray"][:].tolist() == [0, 0, 1, 0]
         assert file["00000000/cluster/spray"].attrs["k"] == 2
+        assert file["00000000/embedding/spectral"][:].tolist() == [[0, 1], [3, 4], [6, 7], [9, 10]]
+        assert file["00000000/embedding/spectral"].attrs["eigenvalue"].tolist() == [0, 0.25]
+        assert "spectral" not in file["00000001/embedding"]  # too few maps for a graph
         assert file["00000000/embedding/umap"][:].tolist() == [[n, -n] for n in range(4)]
         assert file["00000000/embedding/pca"][:, 0].tolist() == [0, 0.5, 1, 1.5]
     names = {label["word_net_id"]: label["name"] for label in json.loads((out / "label_map.json").read_text())}

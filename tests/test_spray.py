@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
+from heatprint.atlas import counterfactual, suspect_region
 from heatprint.core.errors import InvalidInput
 from heatprint.core.streams import stream
 from heatprint.core.values import Batch
@@ -267,6 +269,8 @@ def test_separability_is_fishers_ratio_in_closed_form() -> None:
 
 # --- planted strategies -----------------------------------------------------------------------------------
 
+BARS, FOOTER = 1, 2
+
 
 def drawn(count: int, part: str, seed: int, *, plant: bool) -> tuple[Batch, np.ndarray, np.ndarray]:
     """Cats and dogs; where planted, every dog carries bars or a footer, and no cat anything."""
@@ -277,7 +281,7 @@ def drawn(count: int, part: str, seed: int, *, plant: bool) -> tuple[Batch, np.n
         ids.append(f"{part}/{species}.{i}")
         scenes.append(menagerie.draw(species, rng=stream(seed, "spray", ids[-1]), size=64, artefact=artefact))
     pixels = torch.from_numpy(np.stack([scene.image.transpose(2, 0, 1) for scene in scenes]))
-    kind = np.array([0 if i % 2 == 0 or not plant else 1 + i // 2 % 2 for i in range(count)])
+    kind = np.array([0 if i % 2 == 0 or not plant else (BARS, FOOTER)[i // 2 % 2] for i in range(count)])
     masks = np.stack([scene.artefact_mask for scene in scenes])
     return Batch(ids=tuple(ids), pixels=pixels, labels=torch.arange(count) % 2), kind, masks
 
@@ -291,12 +295,29 @@ def test_strategies_are_found_where_they_were_planted_and_only_there(seed: int, 
     training = replace(training, stages=((6, 64),)) if plant else training
     seen, _, _ = drawn(1500 if plant else 3000, "train", seed, plant=plant)
     model, _ = train(load("vgg-slim", classes=("cats", "dogs"), size=64, seed=seed), seen, training, seed=seed)
-    batch, kind, _ = drawn(600, "test", seed, plant=plant)
+    batch, kind, masks = drawn(600, "test", seed, plant=plant)
     predicted = predict(model, batch.pixels).argmax(1).numpy()
     maps = heat_maps(model, batch, explainer("lrp.sequential_preset_a_flat"), side=16)
     cats, dogs = (SpRAy().strategies(maps[predicted == k]) for k in (0, 1))
     assert cats.proposed == 1
     assert dogs.proposed == (2 if plant else 1)
-    if plant:
-        assert adjusted_rand_score(kind[predicted == 1], dogs.labels) >= 0.9
-        assert dogs.separability > cats.separability  # the biased class is the one to look at first
+    if not plant:
+        return
+    assert adjusted_rand_score(kind[predicted == 1], dogs.labels) >= 0.9
+    assert dogs.separability > cats.separability  # the biased class is the one to look at first
+
+    rows = np.flatnonzero(predicted == 1)
+    of_footer = int(np.bincount(dogs.labels[kind[rows] == FOOTER]).argmax())
+    inside, rest = rows[dogs.labels == of_footer], rows[dogs.labels != of_footer]
+    region = suspect_region(maps[inside], maps[rest], size=(64, 64))  # found in the maps, not told
+    asked = partial(counterfactual, model, batch, predicted=predicted)
+    found, bystanders = asked(inside, region, maps=maps), asked(np.flatnonzero(predicted == 0), region, maps=maps)
+    assert found.removed.mean() >= 0.95
+    assert found.removed_control.mean() <= 0.05
+    assert found.removed_rest.mean() <= 0.1
+    assert bystanders.removed.mean() <= 0.1
+    assert found.pasted.mean() >= 0.95
+    told = asked(rows, masks)  # where bars and footers really are, image by image
+    assert told.removed.mean() >= 0.95
+    assert told.removed_control.mean() <= 0.05
+    assert told.pasted.mean() >= 0.95

@@ -24,8 +24,9 @@ from heatprint.core.store import Store
 from heatprint.models import load, predict
 from heatprint.study import load_recipe, recipe_names, study
 from heatprint.study.lines import line_of
-from heatprint.study.recipe import ExplainerTable, MapTable
+from heatprint.study.recipe import AtlasTable, ExplainerTable, MapTable
 from heatprint.study.records import join_attacked
+from heatprint.study.steps import same_study
 from heatprint.testing import labelled_batch
 
 
@@ -145,6 +146,20 @@ def test_a_folder_of_another_study_is_not_overwritten(run):
     with pytest.raises(StoreError, match="another recipe or seed"):
         study(load_recipe("tiny", seed=1), run)
     assert (run / "report.html").exists()
+
+
+def test_a_folder_of_an_older_version_goes_on(tmp_path):
+    """A recipe that the older version did not know a field of is the same recipe where the field has its default."""
+    store = Store(tmp_path / "run")
+    with store.writing():
+        same_study(store, load_recipe("tiny"))
+        older = json.loads((tmp_path / "run/recipe.json").read_bytes())
+        del older["atlas"]
+        (tmp_path / "run/recipe.json").write_text(json.dumps(older))
+        same_study(store, load_recipe("tiny"))
+        (tmp_path / "run/recipe.json").write_text(json.dumps(older))
+        with pytest.raises(StoreError, match="another recipe"):
+            same_study(store, tiny(atlas=AtlasTable(side=14)))
 
 
 def test_names_that_are_not_utf8_go_through_a_whole_study(tmp_path):

@@ -1,8 +1,8 @@
 """Inspect adversarial attacks on image classifiers through explainable AI.
 
-Rooms are nouns (`data`, `models`, `attacks`, `explainers`, `signatures`, `defences`, `evaluation`, `study`), doors are
-verbs (`attack`, `explain`, `sign`, `embed`, `defend`, `evaluate`, `study`, `report`). Importing this package loads
-neither torch nor anything else that is slow; a room is imported when it is first used.
+Rooms are nouns (`data`, `models`, `attacks`, `explainers`, `signatures`, `defences`, `evaluation`, `atlas`, `study`),
+doors are verbs (`attack`, `explain`, `sign`, `embed`, `cluster`, `defend`, `evaluate`, `study`, `report`, `export`).
+Importing this package loads neither torch nor anything else that is slow; a room is imported when it is first used.
 """
 
 import lazy_loader

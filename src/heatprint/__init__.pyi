@@ -1,9 +1,11 @@
+from . import atlas as atlas
 from . import attacks as attacks
 from . import core as core
 from . import data as data
 from . import defences as defences
 from . import evaluation as evaluation
 from . import explainers as explainers
+from . import export as export
 from . import models as models
 from . import report as report
 from . import signatures as signatures
@@ -13,6 +15,7 @@ from .core.values import Batch as Batch
 from .defences.door import defend as defend
 from .evaluation.arms import evaluate as evaluate
 from .explainers.door import explain as explain
+from .signatures.door import cluster as cluster
 from .signatures.door import embed as embed
 from .signatures.door import sign as sign
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from heatprint.cli_atlas import atlas
 from heatprint.cli_explain import explain
 from heatprint.core.errors import HeatprintError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Built-in data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.command()(explain)
+app.command()(atlas)
 
 
 class Room(StrEnum):

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatprint.core.errors import InvalidInput, UnknownName, UnreadableData
+from heatprint.cli_inputs import (
+    METHOD,
+    SIZE,
+    Classes,
+    Limit,
+    Method,
+    Model,
+    Size,
+    Weights,
+    paired,
+    plain_warnings,
+    read_classifier,
+    read_images,
+    shown,
+    tell_of_resizing,
+)
+from heatprint.core.errors import InvalidInput, UnknownName
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from heatprint.core.classifier import Classifier
-    from heatprint.core.protocols import Explainer, Progress
+    from heatprint.core.protocols import Explainer
     from heatprint.core.values import Batch, Explained
     from heatprint.explainers import Compared
     from heatprint.explainers.target import Which
@@ -28,29 +42,21 @@ FILE_TITLE = "{}.heat.png"
 
 def explain(
     image: Annotated[Path, typer.Argument(help="An image file, or a folder of images.")],
-    model: Annotated[
-        str, typer.Option(help="A saved model's folder, e.g. RUN/models/clear, or a name of `heatprint list models`.")
-    ],
+    model: Model,
     out: Annotated[
         Path | None, typer.Option(help="PNG file, or folder for a folder of images; next to IMAGE by default.")
     ] = None,
-    method: Annotated[str, typer.Option(help="See `heatprint list explainers`.")] = "lrp.sequential_preset_a_flat",
+    method: Method = METHOD,
     target: Annotated[
         str, typer.Option(help="What to explain: predicted, true, runner-up, contrast, or a class by name.")
     ] = "predicted",
     against: Annotated[
         Path | None, typer.Option(help="The attacked image (or folder): draws before and after, prints the numbers.")
     ] = None,
-    classes: Annotated[
-        str, typer.Option(help="Class names of a model by name: a,b,c in the order of its logits, or a text file.")
-    ] = "",
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of a model by name: .safetensors or state_dict.")
-    ] = None,
-    size: Annotated[int, typer.Option(min=8, max=4096, help="Image side in pixels of a model by name.")] = 112,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many images, in equal shares of the folders.")
-    ] = None,
+    classes: Classes = "",
+    weights: Weights = None,
+    size: Size = SIZE,
+    limit: Limit = None,
     check: Annotated[bool, typer.Option("--check", help="Test whether the explanations can be trusted.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Print the rule of every layer and what it conserves.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace pictures that are there already.")] = False,
@@ -59,18 +65,18 @@ def explain(
     """Draw what a classifier relied on in an image, as a heat map."""
     from heatprint.explainers import make
 
-    classifier, explainer = _classifier(model, classes, weights, size), make(method)
-    clean = _images(image, classifier, limit)
+    classifier, explainer = read_classifier(model, classes, weights, size), make(method)
+    clean = read_images(image, classifier, limit).batch
     attacked = None
     if against is not None:
-        clean, attacked = _pairs(clean, _images(against, classifier, limit), image, against, classifier.size)
+        clean, attacked = _pairs(clean, read_images(against, classifier, limit).batch, image, against, classifier.size)
     wanted = _target(target, classifier, clean)
     if check:
         from heatprint.explainers.trust.check import refuse_contrast
 
         refuse_contrast(wanted)  # before pictures are drawn
     places = _places(image, out, clean, force, [image] if against is None else [image, against])
-    with _plain_warnings():
+    with plain_warnings():
         if attacked is None:
             seen = _draw_images(classifier, clean, explainer, wanted, method, places)
         else:
@@ -81,81 +87,14 @@ def explain(
             _print_check(classifier, clean, explainer, wanted, seed, paired=attacked is not None)
 
 
-def _classifier(model: str, classes: str, weights: Path | None, size: int) -> Classifier:
-    from heatprint.models import load
-
-    if Path(model).is_dir():
-        if classes or weights:
-            raise InvalidInput(
-                f"explain: {model} is a saved model with classes and weights of its own; leave them out."
-            )
-        return load(model)
-    if "/" in model and not model.startswith(("torchvision:", "timm:")):
-        raise UnreadableData(f"explain: there is no folder {model}. A run keeps its models in RUN/models/.")
-    names = _class_names(classes)
-    if len(names) < 2:
-        raise InvalidInput(f"explain: {model} is an architecture; name its classes: --classes cats,dogs (or a file).")
-    if weights is None:
-        typer.echo(
-            f"heatprint: {model} has fresh random weights: its heat maps mean nothing. Give --weights.", err=True
-        )
-    return load(model, classes=names, size=size, weights=weights)
-
-
-def _class_names(classes: str) -> list[str]:
-    try:
-        if Path(classes).is_file():
-            return [line.strip() for line in Path(classes).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"explain: {classes} is not UTF-8 text; write one class name per line.") from error
-    return [name.strip() for name in classes.split(",") if name.strip()]
-
-
-def _images(path: Path, classifier: Classifier, limit: int | None) -> Batch:
-    from heatprint.data import load_files
-
-    found = load_files(path, size=classifier.size, classes=classifier.classes, limit=limit)
-    for one in found.skipped:
-        typer.echo(f"heatprint: skipped {one.id}: {one.reason}", err=True)
-    return found.batch
-
-
 def _pairs(clean: Batch, attacked: Batch, image: Path, against: Path, size: int) -> tuple[Batch, Batch]:
     """Both batches with the images they share, under the ids of the clean ones."""
     if image.is_dir() != against.is_dir():
         raise InvalidInput("explain: IMAGE and --against must both be files, or both be folders.")
-    _tell_of_resizing(against, attacked, size)
+    tell_of_resizing(against, attacked, size)
     if image.is_file():
         return clean, clean.with_pixels(attacked.pixels)
-    from heatprint.data.partners import partners
-
-    partner = partners(clean.ids, attacked.ids)
-    rows = [row for row, name in enumerate(clean.ids) if name in partner]
-    if not rows:
-        raise InvalidInput(f"explain: no image of {against} has the relative path of one in {image}, suffix aside.")
-    if len(rows) < len(clean):
-        typer.echo(f"heatprint: {len(clean) - len(rows)} images have no attacked copy in {against}.", err=True)
-    kept, where = clean.take(rows), {name: row for row, name in enumerate(attacked.ids)}
-    return kept, kept.with_pixels(attacked.pixels[[where[partner[name]] for name in kept.ids]])
-
-
-def _tell_of_resizing(against: Path, attacked: Batch, size: int) -> None:
-    """An attacked image of another size than the network's is no longer the one that was attacked."""
-    from PIL import Image
-
-    base, resized = against if against.is_dir() else against.parent, 0
-    for name in attacked.ids:
-        try:
-            with Image.open(base / name) as picture:
-                resized += picture.size != (size, size)
-        except OSError:  # a name that is not UTF-8, spelled out
-            continue
-    if resized:
-        typer.echo(
-            f"heatprint: {resized} attacked image(s) were not {size}x{size} and have been resized, "
-            "which may undo an attack made at that size.",
-            err=True,
-        )
+    return paired(clean, attacked, image, against)
 
 
 def _target(target: str, classifier: Classifier, batch: Batch) -> Tensor | Which:
@@ -229,7 +168,7 @@ def _draw_images(
     first = None
     for rows in _chunks(len(batch)):
         piece = batch.take(rows)
-        with _shown(f"{name}, images {rows[0] + 1} to {rows[-1] + 1} of {len(batch)}") as progress:
+        with shown(f"{name}, images {rows[0] + 1} to {rows[-1] + 1} of {len(batch)}") as progress:
             seen = ask(classifier, piece, method, target=_part(target, rows), progress=progress)
         for row, picture in zip(rows, _pictures(classifier, piece, seen), strict=True):
             write_atomic(places[row], picture_png(picture, name))
@@ -257,7 +196,7 @@ def _draw_pairs(
     parts: list[Compared] = []
     for rows in _chunks(len(clean)):
         before, after = clean.take(rows), attacked.take(rows)
-        with _shown(f"{name}, pairs {rows[0] + 1} to {rows[-1] + 1} of {len(clean)}") as progress:
+        with shown(f"{name}, pairs {rows[0] + 1} to {rows[-1] + 1} of {len(clean)}") as progress:
             part = compare(classifier, before, after, method, target=_part(target, rows), progress=progress)
         pictures = _pictures(classifier, before, part.clean), _pictures(classifier, after, part.adversarial)
         for row, numbers, one, other in zip(rows, part.rows(), *pictures, strict=True):
@@ -340,7 +279,7 @@ def _print_check(
 ) -> None:
     from heatprint.explainers.trust.check import check
 
-    with _shown("checks") as progress:
+    with shown("checks") as progress:
         checked = check(classifier, batch, method, target=target, seed=seed, progress=progress)
     typer.echo("\n" + _aligned(checked.table()))
     changes = {
@@ -362,29 +301,3 @@ def _aligned(table: Sequence[Sequence[str]]) -> str:
         "  ".join(f"{cell:{w}}" for cell, w in zip(row, wide, strict=True)).rstrip()
         for row in zip(*filled, strict=True)
     )
-
-
-@contextmanager
-def _shown(title: str) -> Iterator[Progress]:
-    """A bar on standard error while it lasts; nothing where that is no terminal."""
-    from rich.console import Console
-
-    from heatprint.core.protocols import silent
-    from heatprint.study.progress import Shown
-
-    console = Console(stderr=True, soft_wrap=True)
-    if not console.is_terminal:
-        yield silent
-        return
-    with Shown(console).step(title) as progress:
-        yield progress
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Warnings as messages without file names and code lines, each once."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        yield
-    for text in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, UserWarning)):
-        typer.echo(f"heatprint: {text}", err=True)

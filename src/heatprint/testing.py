@@ -9,20 +9,30 @@ Every check raises `BrokenContract` with what was expected and what came.
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import partial
+from typing import TypeVar
 
+import numpy as np
 import torch
+from sklearn.metrics import adjusted_rand_score
 from torch import Tensor, nn
 
 from heatprint.attacks import attack
 from heatprint.attacks.ledger import Budget
 from heatprint.core.classifier import Classifier
-from heatprint.core.errors import BrokenContract
+from heatprint.core.errors import BrokenContract, InvalidInput
 from heatprint.core.lattice import whole_levels
-from heatprint.core.protocols import Attack, Explainer
-from heatprint.core.values import Attacked, Batch
+from heatprint.core.protocols import Attack, Embedder, Explainer, Signer
+from heatprint.core.streams import stream
+from heatprint.core.values import Attacked, Batch, join
 from heatprint.explainers import explain
 from heatprint.models import predict, wrap
+from heatprint.signatures import Clusterer, Strategies, cluster, embed, sign
+from heatprint.signatures.neighbours import nearest
+
+T = TypeVar("T")
 
 
 class Linear(nn.Module):
@@ -77,6 +87,23 @@ def labelled_batch(classifier: Classifier, count: int = 8, *, seed: int = 0, wro
     labels = predict(classifier, pixels).argmax(1)
     labels[:wrong] = (labels[:wrong] + 1) % len(classifier.classes)
     return Batch(ids=tuple(f"image {i}" for i in range(count)), pixels=pixels, labels=labels)
+
+
+def two_strategies(larger: int = 70, smaller: int = 50) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Heat maps of two strategies that no clustering can miss, in mixed order.
+
+    Returns:
+        Maps float32 [N, 12, 12], with the relevance above or below; images uint8 [N, 3, 16, 16], bright on the right
+        or even; and the strategy of each, int64 [N], 1 for the larger.
+    """
+    rng = stream(0, "testing/strategies")
+    kind = rng.permutation(np.repeat([0, 1], [smaller, larger]))
+    maps = rng.normal(scale=0.1, size=(len(kind), 12, 12)).astype(np.float32)
+    images = rng.integers(90, 130, size=(len(kind), 3, 16, 16), dtype=np.uint8)
+    maps[kind == 0, :4] += 1
+    maps[kind == 1, 8:] += 1
+    images[kind == 1, :, :, 8:] += 100
+    return maps, images, kind
 
 
 def check_attack(method: Attack, classifier: Classifier | None = None) -> None:
@@ -142,9 +169,7 @@ def check_explainer(method: Explainer, classifier: Classifier | None = None) -> 
     Raises:
         BrokenContract: A promise that is not kept.
     """
-    model = classifier or small_classifier()
-    # float64: some rules divide by sums near 0, where float32 rounding alone would tell batches apart
-    model = replace(model, network=copy.deepcopy(model.network).double())
+    model = _doubled(classifier or small_classifier())
     batch = labelled_batch(model)
     before = model.fingerprint()
     together = explain(model, batch, method)
@@ -158,6 +183,136 @@ def check_explainer(method: Explainer, classifier: Classifier | None = None) -> 
     _require(not torch.equal(other.relevance, together.relevance), method, "depends on the class explained")
 
 
+def check_signer(method: Signer, classifier: Classifier | None = None) -> None:
+    """Check what every signer must keep: a finite vector of each image by itself, an untouched model.
+
+    Args:
+        method: The signer.
+        classifier: Whose images are signed; a small random network by default.
+
+    Raises:
+        BrokenContract: A promise that is not kept.
+    """
+    model = _doubled(classifier or small_classifier())
+    batch = labelled_batch(model)
+    before, images = model.fingerprint(), batch.images.to(model.device)
+    given = images.clone()
+    raw = method.sign(model, given)
+    _require(isinstance(raw, Tensor) and raw.shape[:-1] == (len(batch),), method, "returns a tensor [N, D]")
+    _require(not raw.requires_grad, method, "returns vectors without the graph that made them")
+    _require(torch.equal(given, images), method, "writes nothing into the images")
+    _require(model.fingerprint() == before, method, "leaves the model bit-identical, without hooks and gradients")
+    together = sign(model, batch, method).vectors
+    _require(bool((together != together[0]).any()), method, "depends on the image")
+    copies = Batch(ids=tuple(f"copy of {name}" for name in batch.ids), pixels=batch.pixels, labels=batch.labels)
+    first, second = np.split(sign(model, join([batch, copies]), method).vectors, 2)
+    repeated = np.array_equal(first, second) and _close(first, together)
+    _require(repeated, method, "gives equal images equal vectors, each time")
+    alone = [sign(model, batch.take([row]), method).vectors for row in range(len(batch))]
+    _require(all(one.shape == together[:1].shape for one in alone), method, "gives every image a vector of one length")
+    _require(_close(np.concatenate(alone), together), method, "gives an image the same vector alone and in a batch")
+
+
+def check_embedder(method: Embedder) -> None:
+    """Check what every embedder must keep: a finite place of each vector, repeatable, that shows who is near whom.
+
+    Raises:
+        BrokenContract: A promise that is not kept.
+    """
+    maps, _, kind = two_strategies()
+    vectors = maps.reshape(len(maps), -1)
+    given = vectors.copy()
+    raw = np.asarray(method.embed(given))
+    _require(raw.shape == (len(vectors), 2) and bool(np.isfinite(raw).all()), method, "returns finite places [N, 2]")
+    _require(np.array_equal(given, vectors), method, "writes nothing into the vectors")
+    _require(np.array_equal(method.embed(given), raw), method, "repeats itself bit for bit")
+    places = embed(vectors, method)
+    rows = stream(0, "testing/rows").permutation(np.r_[np.arange(len(vectors)), np.arange(10)])
+    ordered = np.array_equal(embed(vectors[rows], method), places[rows])
+    _require(ordered, method, "gives equal vectors equal places, in any order")
+    neighbours, _ = nearest(places, 5)
+    same = (kind[neighbours] == kind[:, None]).mean()
+    _require(bool(same > 0.95), method, "keeps the neighbours of two well separated groups together")
+    promise = "places as few as four vectors"
+    _require(_answer(lambda: embed(vectors[:4], method), method, promise) is not None, method, promise)
+
+
+def check_clusterer(method: Clusterer) -> None:
+    """Check what every clusterer must keep: numbered strategies of the maps themselves, whatever their order.
+
+    Raises:
+        BrokenContract: A promise that is not kept.
+    """
+    maps, images, kind = two_strategies()
+    given = maps.copy(), images.copy()
+    found = cluster(given[0], method, images=given[1])
+    untouched = np.array_equal(given[0], maps) and np.array_equal(given[1], images)
+    _require(untouched, method, "writes nothing into maps and images")
+    _require(found.labels.dtype == np.int64, method, "labels maps by whole numbers, int64")
+    _require(bool((np.diff(found.sizes()) <= 0).all()), method, "numbers strategies by falling size")
+    _require(found.proposed == found.count, method, "finds as many strategies as it proposes")
+    _require(_same(cluster(maps, method, images=images), found), method, "repeats itself bit for bit")
+    order = stream(0, "testing/rows").permutation(len(maps))
+    again = cluster(maps[order], method, images=images[order]).labels
+    _require(adjusted_rand_score(found.labels[order], again) == 1, method, "finds the same groups in any order")
+    rows = np.r_[order, order[:10]]
+    twins = cluster(maps[rows], method, images=images[rows]).labels
+    _require(np.array_equal(twins[-10:], twins[:10]), method, "gives equal maps equal labels")
+    pure = len(set(zip(found.labels.tolist(), kind.tolist(), strict=True))) == found.count
+    _require(pure, method, "puts no two clearly different maps into one strategy")
+    two = cluster(maps, method, images=images, count=2)
+    _require(two.count == 2, method, "finds as many strategies as are asked for")
+    _require(adjusted_rand_score(kind, two.labels) == 1, method, "tells two clearly different kinds of maps apart")
+    _check_little(method, maps, images)
+
+
+def _check_little(method: Clusterer, maps: np.ndarray, images: np.ndarray) -> None:
+    """Too little to tell anything apart is one strategy or a clear error; what is not finite is an error."""
+    grey = np.full_like(images, 128)
+    for what, few, seen in (
+        ("one map", maps[:1], images[:1]),
+        ("flat maps", np.ones_like(maps), grey),
+        ("maps of zeros", np.zeros_like(maps), grey),
+    ):
+        promise = f"finds one strategy in {what}, or raises InvalidInput"
+        found = _answer(partial(method.strategies, few, seen), method, promise)
+        _require(found is None or found.count == 1, method, promise)
+    broken = maps.copy()
+    broken[3, 0, 0] = np.nan
+    promise = "refuses maps that are not finite by InvalidInput"
+    _require(_answer(lambda: method.strategies(broken, images), method, promise) is None, method, promise)
+
+
+def _doubled(classifier: Classifier) -> Classifier:
+    """In float64: some rules divide by sums near 0, where float32 rounding alone would tell batches apart."""
+    return replace(classifier, network=copy.deepcopy(classifier.network).double())
+
+
+def _close(one: np.ndarray, other: np.ndarray) -> bool:
+    """Equal but for the rounding to float32."""
+    return bool(np.abs(one - other).max() <= 1e-6 * np.abs(other).max())
+
+
+def _same(one: Strategies, other: Strategies) -> bool:
+    """Equal bits in every field; NaN equals NaN."""
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Strategies)]
+    return all(np.array_equal(first, second, equal_nan=True) for first, second in pairs)
+
+
+def _answer(question: Callable[[], T], method: object, promise: str) -> T | None:
+    """What the method answers, None where it raises `InvalidInput`; any other error breaks the promise."""
+    try:
+        return question()
+    except InvalidInput:
+        return None
+    except Exception as error:
+        raise BrokenContract(_said(method, promise)) from error
+
+
 def _require(kept: bool | Tensor, method: object, promise: str) -> None:
     if not kept:
-        raise BrokenContract(f"{type(method).__name__} must be a method that {promise}; this one is not.")
+        raise BrokenContract(_said(method, promise))
+
+
+def _said(method: object, promise: str) -> str:
+    return f"{type(method).__name__} must be a method that {promise}; this one is not."

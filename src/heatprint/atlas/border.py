@@ -32,8 +32,9 @@ class Relation:
     """Spearman's rank correlation of a distance to the border and the gain, within groups.
 
     Attributes:
-        rho: From -1 to 1; above 0, images near the border fall to smaller gains. NaN where it is undefined: below six
-            images, or as few possible orders in small groups, or where distances or gains are equal in every group.
+        rho: From -1 to 1; above 0, images near the border fall to smaller gains. NaN where it is undefined: where
+            fewer than six images fell, groups are so small that six images have more possible orders, or distances or
+            gains are equal in every group.
         low: Lower end of the 95 % percentile bootstrap interval over images.
         high: Upper end.
         p: Two-sided permutation p-value against no relation within groups.
@@ -109,7 +110,8 @@ def relation(distance: np.ndarray, gain: np.ndarray, *, within: np.ndarray | Non
     With groups it is the stratified coefficient (Taylor 1987): images are ranked within their group, the group's mean
     is taken off, and all groups go into one correlation. Ranks are divided by the group's size + 1 (van Elteren 1960),
     so that groups of different sizes are on one scale. With one group it is Spearman's own. The interval is from
-    samples of all images, ranked anew; the p-value from pairings within groups alone.
+    samples of all images, ranked anew; the p-value from pairings within groups alone. Undefined where fewer than six
+    images fell: the interval would know no more than which.
 
     Args:
         distance: float [N]; an image with NaN here or in `gain` is left out.
@@ -127,8 +129,9 @@ def relation(distance: np.ndarray, gain: np.ndarray, *, within: np.ndarray | Non
             "must be alike, [N]."
         )
     far, gain, group = _compared(distance, gain, groups)
-    low = high = p = np.nan
-    rho = _rho(far, gain, group)
+    low = high = p = rho = pooled = np.nan
+    if np.isfinite(gain).sum() >= FEWEST:
+        rho, pooled = _rho(far, gain, group), _rho(far, gain, np.zeros_like(group))
     if not np.isnan(rho):
         low, high = np.nanquantile(_resampled(far, gain, group, seed), [0.025, 0.975]).tolist()
         p = _p(far, gain, group, rho, seed)
@@ -137,7 +140,7 @@ def relation(distance: np.ndarray, gain: np.ndarray, *, within: np.ndarray | Non
         low=low,
         high=high,
         p=p,
-        pooled=_rho(far, gain, np.zeros_like(group)),
+        pooled=pooled,
         images=len(far),
         censored=int(np.isinf(gain).sum()),
     )

@@ -46,9 +46,9 @@ class Card:
         medoids: int64 [at most 3], the rows nearest to the mean map, nearest first.
         mean_map: float32 [h, w], mean of the maps, each divided by the sum of its absolute values.
         mean_image: uint8 [3, H, W].
-        labels: True class to number of images, commonest first.
-        purity: Share of the commonest true class.
-        accuracy: Share of images whose prediction is right.
+        labels: True class to number of images, commonest first; a label of -1 is one that is not known.
+        purity: Share of the commonest true class, of images whose true class is known; None where none is.
+        accuracy: Share of images whose prediction is right, of the same.
         separability: Fisher separability from the rest of the class; 0 without a rest. A clustering made the groups, so
             they lie apart to some degree by construction: compare strategies, and read no evidence for groups in it.
         edge: Share of |relevance| in the outer frame, an eighth of the side wide; 0.38 at side 28 if it were even.
@@ -124,7 +124,8 @@ def _card(
 ) -> Card:
     ids = [batch.ids[row] for row in rows]
     truth = batch.labels.numpy()[rows]
-    counted = sorted(Counter(truth.tolist()).items(), key=lambda item: (-item[1], item[0]))
+    known = truth >= 0
+    counted = sorted(Counter(truth[known].tolist()).items(), key=lambda item: (-item[1], item[0]))
     apart, agreeing, outside = signs
     return Card(
         strategy=strategy,
@@ -133,8 +134,8 @@ def _card(
         mean_map=vectors.mean(0, dtype=np.float64).reshape(maps.shape[1:]).astype(np.float32),
         mean_image=batch.pixels.numpy()[rows].mean(0, dtype=np.float64).round().astype(np.uint8),
         labels=dict(counted),
-        purity=share(counted[0][1], len(rows)),
-        accuracy=share(int((truth == predicted[rows]).sum()), len(rows)),
+        purity=share(max(dict(counted).values(), default=0), int(known.sum())),
+        accuracy=share(int((truth == predicted[rows])[known].sum()), int(known.sum())),
         separability=apart,
         edge=outside,
         agreement=agreeing,

@@ -57,6 +57,7 @@ def flows(
     method: Clusterer,
     *,
     ids: Sequence[str],
+    images: tuple[np.ndarray, np.ndarray] | None = None,
     count: int | None = None,
 ) -> Flows:
     """Where an attack moves heat maps, among strategies of clean, attacked and difference maps in one graph.
@@ -69,6 +70,8 @@ def flows(
         attacked_maps: float32 [N, h, w] of the same images after the attack, likewise.
         method: A clustering, e.g. SpRAy.
         ids: Unique names of the N images; the result does not depend on their order.
+        images: Clean and attacked images [N, 3, H, W], for methods that look at both; a difference goes with the
+            attacked image.
         count: How many strategies to tell apart; None for as many as the maps propose.
 
     Raises:
@@ -85,11 +88,15 @@ def flows(
     before, after = clean_maps[order], attacked_maps[order]
     moved = (before != after).any((1, 2))
     stack = np.concatenate([before, after[moved], after[moved] - before[moved]])
-    strategies = method.strategies(stack, count=count)
-    first, second, third = np.split(strategies.labels, [len(order), len(order) + int(moved.sum())])
+    seen = None
+    if images is not None:
+        first, second = images[0][order], images[1][order][moved]
+        seen = np.concatenate([first, second, second])
+    strategies = method.strategies(stack, seen, count=count)
+    own, others, gaps = np.split(strategies.labels, [len(order), len(order) + int(moved.sum())])
     clean, attacked, difference = (np.empty(len(order), dtype=np.int64) for _ in range(3))
-    clean[order], attacked[order], difference[order] = first, first, -1
-    attacked[order[moved]], difference[order[moved]] = second, third
+    clean[order], attacked[order], difference[order] = own, own, -1
+    attacked[order[moved]], difference[order[moved]] = others, gaps
     return Flows(ids=tuple(ids), clean=clean, attacked=attacked, difference=difference, strategies=strategies)
 
 

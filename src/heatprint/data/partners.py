@@ -30,7 +30,7 @@ def partners(clean: Sequence[str], attacked: Sequence[str]) -> dict[str, str]:
     for ours, theirs in left.values():
         if (len(ours) > 1 and theirs) or (len(theirs) > 1 and ours):
             raise InvalidInput(
-                f"explain: {', '.join(ours)} of IMAGE and {', '.join(theirs)} of --against differ in their suffix "
+                f"--against: the images {', '.join(ours)} and the attacked {', '.join(theirs)} differ in their suffix "
                 "only, so it is not known which belong together. Give both of a pair the same name."
             )
         if ours and theirs:

@@ -31,6 +31,8 @@ class Finished:
         images: Columns of the atlas' clean images, one row per image: `IMAGE_COLUMNS`, the image as
             ``{"bytes": PNG, "path": name}``.
         maps: Their sum-pooled heat maps, float32 [N, side, side].
+        logits: Of the clean images, float32 [N, K].
+        spectral: Their places among the eigenvectors of their class, float32 [N, E], 0 beyond those there are.
         points: Columns of the map: `POINT_COLUMNS` and what else the run wrote; empty lists without a map.
     """
 
@@ -39,6 +41,8 @@ class Finished:
     metrics: Mapping[str, Any]
     images: Mapping[str, list[Any]]
     maps: np.ndarray
+    logits: np.ndarray
+    spectral: np.ndarray
     points: Mapping[str, list[Any]]
 
     @property
@@ -102,7 +106,9 @@ def read_finished(run: Path) -> Finished:
         settings=_json(run, "run.json"),
         metrics=metrics,
         images=images.rows,
-        maps=images.arrays["maps"].astype(np.float32) if "maps" in images.arrays else np.zeros((0, 1, 1), np.float32),
+        maps=_array(store, images, "maps", 3),
+        logits=_array(store, images, "logits", 2),
+        spectral=_array(store, images, "spectral", 2),
         points=points.rows,
     )
 
@@ -126,6 +132,16 @@ def _part(store: Store, step: str, columns: tuple[str, ...], index: int = 0) -> 
     if missing:
         raise _broken(store.root, f"step {step!r} has no column {', '.join(missing)}")
     return part
+
+
+def _array(store: Store, part: Part, name: str, dimensions: int) -> np.ndarray:
+    """An array with one row for each image, as float32."""
+    if name not in part.arrays and not part.rows["id"]:
+        return np.zeros((0,) + (1,) * (dimensions - 1), np.float32)
+    found = part.arrays.get(name, np.empty(0))
+    if found.ndim != dimensions or len(found) != len(part.rows["id"]):
+        raise _broken(store.root, f"step 'atlas/images' has no {name} for each image")
+    return np.asarray(found, np.float32)
 
 
 def _broken(run: Path, what: str) -> StoreError:

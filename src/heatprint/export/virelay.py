@@ -4,18 +4,17 @@
     label_map.json                 class names
     images.input.h5                data uint8 [N, 3, H, W], label
     heatmaps.attribution.h5        attribution float32 [N, 3, side, side], label, prediction
-    strategies.analysis.h5         one group per class explained: index, embedding/{pca, umap}, cluster/spray
+    strategies.analysis.h5         one group per class explained: index, embedding/{spectral, pca, umap}, cluster/spray
 
 The layout is the one that ViRelAy 0.6 reads, which differs from its written description (``cluster/<name>`` instead
 of ``clustering/<id>/root``). Image n and heat map n belong together, so no file needs an ``index`` of its own. Bytes
-are exact, and spare ViRelAy its guess at the range of floating-point pixels. Four things are not as CoRelAy would
+are exact, and spare ViRelAy its guess at the range of floating-point pixels. Three things are not as CoRelAy would
 write them:
 
 - a pooled map has lost its colours, but ViRelAy 0.6 cannot draw maps of one channel: each of three gets a third, and
   ViRelAy adds them up again;
-- ``prediction`` is 1 for the predicted class and 0 elsewhere, since the atlas does not keep the logits;
-- the embeddings are the run's own planes of signatures. The eigenvectors, on which the strategies were found, are not
-  kept, so there is no embedding "spectral" and no plot of eigenvalues; the run's report has it;
+- ``prediction`` holds the logits;
+- beside the eigenvectors, on which the strategies were found, stand the run's own planes of signatures;
 - an image whose signature is not on the map is left out of the analysis, but kept among the images.
 """
 
@@ -93,16 +92,16 @@ def _pixels(png: bytes) -> np.ndarray:
 
 
 def _maps(file: Any, run: Finished) -> None:
-    predicted = _numbers(run, "predicted")
     file["attribution"] = np.repeat(run.maps[:, None] / 3, 3, axis=1)
     file["label"] = _numbers(run, "label")
-    file["prediction"] = np.eye(len(run.classes), dtype=np.float32)[predicted]
+    file["prediction"] = run.logits
 
 
 def _analysis(file: Any, run: Finished) -> None:
     """One group per class explained, of its images that have a place on the map."""
     places, predicted = run.places(), _numbers(run, "predicted")
     where = [places.get((i, "clean"), {}) for i in run.images["id"]]
+    spectra = {one["class"]: one["eigenvalues"][: run.spectral.shape[1]] for one in run.atlas["classes"]}
     placed = np.array([bool(place) and all(map(isfinite, place.values())) for place in where])
     for number in range(len(run.classes)):
         rows = np.flatnonzero(placed & (predicted == number))
@@ -114,6 +113,10 @@ def _analysis(file: Any, run: Finished) -> None:
         group["index"] = rows.astype(np.uint32)
         for name, axes in EMBEDDINGS.items():
             group[f"embedding/{name}"] = np.array([[where[row][axis] for axis in axes] for row in rows], np.float32)
+        values = spectra.get(run.classes[number], [])
+        if values:
+            spectral = group.create_dataset("embedding/spectral", data=run.spectral[rows, : len(values)])
+            spectral.attrs["eigenvalue"] = np.array(values, np.float32)
         cluster = group.create_dataset(f"cluster/{CLUSTERING}", data=np.array([strategies.index(n) for n in names]))
         cluster.attrs["k"], cluster.attrs["embedding"] = len(strategies), "spectral"
     if not len(file):

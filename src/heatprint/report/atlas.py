@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heatprint.core.store import Part
 from heatprint.report.atlas_cards import Card, gain_words, read_cards, unit_words
 from heatprint.report.charts import Spectrum, spectrum
 from heatprint.report.measures import number
@@ -118,6 +119,8 @@ class Atlas:
 
     Attributes:
         images: Clean images in the atlas.
+        kind: What they are called in the text.
+        held: What an image did that an attack did not make fall, in words.
         side: Of the pooled maps, cells.
         method: Name of the clustering.
         explainer: Name of the explainer.
@@ -132,6 +135,8 @@ class Atlas:
     """
 
     images: int
+    kind: str
+    held: str
     side: int
     method: str
     explainer: str
@@ -150,12 +155,30 @@ def atlas(run: Run) -> Atlas | None:
     found = run.metrics.get("atlas")
     if not found or run.atlas is None:
         return None
-    attacks = [name for name in ordered_attacks(run) if any(name in card["attacks"] for card in found["cards"])]
-    cards, limit = read_cards(run, found["cards"], run.atlas, attacks, pictures=SHOWN)
+    titles = {name: run.attack_title(name) for name in ordered_attacks(run)}
+    return section(found, run.atlas, titles, kind="clean test images")
+
+
+def section(
+    found: Mapping[str, Any], drawn: Part, titles: Mapping[str, str], *, kind: str, held: str = "still right"
+) -> Atlas:
+    """The section from the atlas alone.
+
+    Args:
+        found: As ``metrics.json`` has it.
+        drawn: What the cards show.
+        titles: Name of each attack that may occur to its title, in the order of the text.
+        kind: What the images are called in the text.
+        held: What an image did that an attack did not make fall, in words.
+    """
+    tried = {name: title for name, title in titles.items() if any(name in card["attacks"] for card in found["cards"])}
+    cards, limit = read_cards(found["cards"], drawn, tried, pictures=SHOWN)
     flows, border = found.get("flows") or {}, found.get("border") or {}
     side = found["side"]
     return Atlas(
         images=found["images"],
+        kind=kind,
+        held=held,
         side=side,
         method=found["method"],
         explainer=found["explainer"],
@@ -164,13 +187,11 @@ def atlas(run: Run) -> Atlas | None:
         cards=cards[:SHOWN],
         rest=cards[SHOWN:],
         mean_limit=limit,
-        attacks=tuple(run.attack_title(name) for name in attacks),
+        attacks=tuple(tried.values()),
         flows=tuple(
-            _flow(run.attack_title(name), flows[name], _unit(found["cards"], name))
-            for name in ordered_attacks(run)
-            if name in flows
+            _flow(title, flows[name], _unit(found["cards"], name)) for name, title in titles.items() if name in flows
         ),
-        borders=tuple(_border(run.attack_title(name), border[name]) for name in ordered_attacks(run) if name in border),
+        borders=tuple(_border(title, border[name]) for name, title in titles.items() if name in border),
     )
 
 

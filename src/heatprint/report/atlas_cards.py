@@ -12,13 +12,12 @@ from heatprint.core.store import Part
 from heatprint.report.figures import Panel
 from heatprint.report.measures import number
 from heatprint.report.pictures import Scale, heat_uri, image_uri, outline, shared_scale
-from heatprint.report.read import Run
 from heatprint.report.tables import Share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fall:
-    """What one attack did to a strategy: share still right, the median gain and the commonest wrong answer in words."""
+    """What one attack did to a strategy: share that held, the median gain and the commonest wrong answer in words."""
 
     attack: str
     held: Share | None
@@ -58,7 +57,7 @@ class Card:
         name: Class and number, ``"dogs 2"``.
         explained: The class that its maps explain.
         images: How many.
-        labels: True classes with counts, in words.
+        labels: True classes with counts, in words; of the images whose class is known.
         purity: Share of the commonest true class.
         accuracy: Share of right predictions.
         suspicion, separability, edge, agreement: See `heatprint.atlas.cards`, in words.
@@ -83,9 +82,16 @@ class Card:
 
 
 def read_cards(
-    run: Run, cards: Sequence[Mapping[str, Any]], drawn: Part, attacks: Sequence[str], *, pictures: int
+    cards: Sequence[Mapping[str, Any]], drawn: Part, titles: Mapping[str, str], *, pictures: int
 ) -> tuple[tuple[Card, ...], float]:
-    """Every card in the order of the run, and the end of the colour scale that their mean maps share."""
+    """Every card in its order, and the end of the colour scale that their mean maps share.
+
+    Args:
+        cards: As ``metrics.json`` has them.
+        drawn: What they show.
+        titles: Name of each attack to its title, in the order of each card's `falls`.
+        pictures: How many cards are drawn large, from the first.
+    """
     shown = [row for row, card in enumerate(cards) if row < pictures]
     means = [_finite(drawn.arrays["mean_map"][row]) for row in shown]
     scale = shared_scale(means) if means else Scale(limit=1.0, peak=0.0, beyond=0.0)
@@ -96,14 +102,14 @@ def read_cards(
                 name=card["name"],
                 explained=card["class"],
                 images=card["images"],
-                labels=", ".join(f"{name} {count:,}" for name, count in card["labels"].items()),
+                labels=", ".join(f"{name} {count:,}" for name, count in card["labels"].items()) or "not known",
                 purity=card["purity"],
                 accuracy=card["accuracy"],
                 suspicion=number(card["suspicion"]),
                 separability=number(card["separability"]),
                 edge=number(card["edge"]),
                 agreement=number(card["agreement"]),
-                falls=tuple(_fall(run, name, card["attacks"].get(name)) for name in attacks),
+                falls=tuple(_fall(title, card["attacks"].get(name)) for name, title in titles.items()),
                 test=card["counterfactual"],
                 pictures=_pictures(card["name"], drawn, row, scale) if row < pictures else None,
             )
@@ -127,12 +133,12 @@ def gain_words(gain: Mapping[str, Any] | None) -> str:
     return f"{middle} [{gain['low']:.3g}, {high}]"
 
 
-def _fall(run: Run, attack: str, found: Mapping[str, Any] | None) -> Fall | None:
+def _fall(title: str, found: Mapping[str, Any] | None) -> Fall | None:
     if found is None:
         return None
     wrong = found["confusion"]
     return Fall(
-        attack=run.attack_title(attack),
+        attack=title,
         held=found["held"],
         unit=unit_words(found["unit"]),
         gain=gain_words(found["gain"]),

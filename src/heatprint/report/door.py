@@ -6,6 +6,7 @@ from pathlib import Path
 
 from heatprint.core.store import write_atomic
 from heatprint.report.html import render
+from heatprint.report.pages import as_bytes
 from heatprint.report.read import read_run
 
 
@@ -23,6 +24,5 @@ def report(run: Path) -> Path:
     """
     page = render(read_run(run))
     path = run / "report.html"
-    # A file name that is not UTF-8 arrives as lone surrogates, which UTF-8 cannot write: spell them out.
-    write_atomic(path, page.encode("utf-8", "backslashreplace"))
+    write_atomic(path, as_bytes(page))
     return path

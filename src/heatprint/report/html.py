@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -18,6 +16,7 @@ from heatprint.report.charts import training_charts
 from heatprint.report.figures import attack_strips, before_after_strips, clean_strips
 from heatprint.report.map_quality import quality
 from heatprint.report.maps import MOST_CLASSES, embedded, plots
+from heatprint.report.pages import policy, templates
 from heatprint.report.pictures import COLOUR_MAP, bar_uri
 from heatprint.report.read import Run
 from heatprint.report.summary import attacked, bought, key_figures, listed
@@ -26,14 +25,7 @@ from heatprint.report.tables import arm_table, error_tables, mixture_table, sett
 
 def render(run: Run) -> str:
     """The whole page as text."""
-    pages = Environment(
-        loader=PackageLoader("heatprint.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters |= {"percent": _percent, "whole": _whole}
+    pages = templates()
     return pages.get_template("page.html.j2").render(**_content(run), **_machinery(pages, run))
 
 
@@ -74,25 +66,11 @@ def _machinery(pages: Environment, run: Run) -> dict[str, Any]:
     drawn = plots(run)
     page_script = pages.get_template("page.js").render()
     plotly = get_plotlyjs().replace("</script", "<\\/script") if drawn else ""
-    scripts = [script for script in (plotly, page_script) if script]
-    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
     return {
         "plots": drawn,
         "left_out": run.classes[MOST_CLASSES:],
         "map_data": Markup(embedded(run, drawn)),
         "plotly": Markup(plotly),
         "page_script": Markup(page_script),
-        "policy": f"default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {hashes}",
+        "policy": policy([script for script in (plotly, page_script) if script]),
     }
-
-
-def _sha256(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}"
-
-
-def _whole(value: int) -> str:
-    return f"{value:,}"

@@ -58,6 +58,9 @@ def embedded(run: Run, drawn: list[Plot]) -> str:
         "predicted": columns["predicted"],
         "umap": [_rounded(columns["x"]), _rounded(columns["y"])],
         "pca": [_rounded(columns["px"]), _rounded(columns["py"])],
+        "contours": [
+            {**one, "colour": f"class-{n % len(SYMBOLS)}"} for n, one in enumerate(run.contours) if one["levels"]
+        ],
         "plots": [
             {
                 "div": f"map-{plot.number}",
@@ -96,7 +99,8 @@ def _by_class(run: Run) -> Plot:
     return Plot(
         number=4,
         title="Clean images by class",
-        caption="Signatures of all clean test images, before any attack.",
+        caption="Signatures of all clean test images, before any attack. "
+        + "The lines hold half and nine tenths of each class." * bool(run.contours),
         traces=tuple(traces),
     )
 

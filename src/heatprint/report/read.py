@@ -71,6 +71,7 @@ class Run:
         metrics: ``metrics.json``.
         tiles: Images with their heat maps, for Figures 1 to 3.
         points: Columns of the map of signatures, for Figures 4 to 6.
+        contours: Density of each class on that map: class, x, y, value (1 at its highest) and levels; none in old runs.
         artefact: The step on a planted artefact, where the recipe asks for it.
         atlas: What the cards of the atlas show, in the order of ``metrics["atlas"]["cards"]``; None without an atlas.
     """
@@ -79,6 +80,7 @@ class Run:
     metrics: Mapping[str, Any]
     tiles: tuple[Tile, ...]
     points: Mapping[str, list[Any]]
+    contours: tuple[Mapping[str, Any], ...] = ()
     artefact: Part | None = None
     atlas: Part | None = None
 
@@ -111,14 +113,18 @@ def read_run(folder: Path) -> Run:
         raise StoreError(f"report: {folder} is not a folder. Make the run: heatprint study --out {folder}")
     settings, metrics = _json(folder, "run.json", RUN_KEYS), _json(folder, "metrics.json", METRIC_KEYS)
     figures = _part(folder, "figures", TILE_COLUMNS)
-    points = _part(folder, "global", POINT_COLUMNS).rows
+    places = _part(folder, "global", POINT_COLUMNS)
     try:
         tiles = _tiles(figures)
+        contours = json.loads(bytes(places.arrays["contours"])) if "contours" in places.arrays else ()
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise _broken(folder, f"step 'figures' does not fit together ({error})") from error
+        raise _broken(folder, f"step 'figures' or 'global' does not fit together ({error})") from error
     planted = _part(folder, "artefact", ARTEFACT_COLUMNS) if metrics.get("artefact") else None
     atlas = _drawn_cards(folder, metrics["atlas"]["cards"]) if metrics.get("atlas") else None
-    return Run(settings=settings, metrics=metrics, tiles=tiles, points=points, artefact=planted, atlas=atlas)
+    return Run(
+        settings=settings, metrics=metrics, tiles=tiles, points=places.rows, contours=tuple(contours),
+        artefact=planted, atlas=atlas,
+    )  # fmt: skip
 
 
 def _broken(folder: Path, what: str) -> StoreError:

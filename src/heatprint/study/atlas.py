@@ -103,27 +103,34 @@ def measure_images(
         progress: Told of the explanations.
 
     Returns:
-        One row per image: id, label, predicted, strategy (``"dogs 2"``) and the image; its map under ``maps``.
+        One row per image: id, label (empty where it is not known), predicted, strategy (``"dogs 2"``) and the image;
+        its map under ``maps``, its logits under ``logits``, and under ``spectral`` its place among the first
+        eigenvectors of its class (float32 [N, 16], 0 beyond those there are).
     """
     maps = heat_maps(classifier, batch, explainer, side=side, progress=progress)
-    predicted = predict(classifier, batch.pixels).argmax(1).numpy()
+    logits = predict(classifier, batch.pixels)
+    predicted = logits.argmax(1).numpy()
     names = np.empty(len(batch), dtype=object)
+    spectral = np.zeros((len(batch), told.EIGENVALUES), np.float32)
     kinds = []
     for number in np.unique(predicted):
         rows, name = np.flatnonzero(predicted == number), classifier.classes[number]
         found = method.strategies(maps[rows], batch.pixels.numpy()[rows])
         names[rows] = [told.strategy_name(name, label) for label in found.labels]
+        kept = found.embedding[:, : told.EIGENVALUES]
+        spectral[rows, : kept.shape[1]] = kept
         kinds.append({"class": name, "images": len(rows), **told.graph(found)})
     columns = {
         "id": list(batch.ids),
-        "label": [classifier.classes[k] for k in batch.labels],
+        "label": [classifier.classes[k] if k >= 0 else "" for k in batch.labels],
         "predicted": [classifier.classes[k] for k in predicted],
         "strategy": names.tolist(),
         "image": [
             {"bytes": png, "path": f"{i}.png"} for i, png in zip(batch.ids, encode_pngs(batch.pixels), strict=True)
         ],
     }
-    return Part(rows=columns, arrays={"maps": _half(maps), "told": told.spelled(told.by_rank(kinds))})
+    arrays = {"maps": _half(maps), "logits": logits.float().numpy(), "spectral": spectral}
+    return Part(rows=columns, arrays={**arrays, "told": told.spelled(told.by_rank(kinds))})
 
 
 def measure_cards(
@@ -262,7 +269,10 @@ def measure_flows(
         moved[changed] = _half(
             heat_maps(classifier, after.take(changed.tolist()), explainer, side=side, progress=progress)
         )
-    found = flows(clean.astype(np.float32), moved.astype(np.float32), method, ids=before.ids)
+    found = flows(
+        clean.astype(np.float32), moved.astype(np.float32), method, ids=before.ids,
+        images=(before.pixels.numpy(), after.pixels.numpy()),
+    )  # fmt: skip
     classes = [images.rows["predicted"][row] for row in rows]
     columns = {
         "id": list(before.ids),
@@ -314,7 +324,7 @@ def measure_border(
 
 
 def summarised(
-    images: Part, found: Part, moved: Mapping[str, Part], border: Part, *, method: str, explainer: str
+    images: Part, found: Part, moved: Mapping[str, Part], border: Part | None, *, method: str, explainer: str
 ) -> dict[str, Any]:
     """What ``metrics.json`` says of the atlas.
 
@@ -322,7 +332,7 @@ def summarised(
         images: Of `measure_images`.
         found: Of `measure_cards`.
         moved: Of `measure_flows`, by attack.
-        border: Of `measure_border`.
+        border: Of `measure_border`; None where there is no map of signatures.
         method: Name of the clustering.
         explainer: Name of the explainer.
     """
@@ -338,5 +348,5 @@ def summarised(
         "flows": {
             name: flow | {"falls": listed["falls"].get(name, [])} for name, flow in streams.items() if flow is not None
         },
-        "border": told.read(border),
+        "border": told.read(border) if border else {},
     }

@@ -16,9 +16,13 @@ from heatprint.core.values import Batch
 from heatprint.evaluation import share
 from heatprint.models.predict import predict
 from heatprint.signatures import embed, sign
-from heatprint.signatures.embeddings.floor import Floor, displacements, with_floor
-from heatprint.signatures.embeddings.quality import quality
+from heatprint.signatures.embeddings.density import density, levels
+from heatprint.signatures.embeddings.floor import Floor, displacements, usual_distance, with_floor
+from heatprint.signatures.embeddings.quality import Quality, quality
 from heatprint.study.atlas_told import read, spelled
+
+GRID = 40  # cells to a side of a density
+FEWEST = 8  # images of a class, below which its density says nothing
 
 
 def measure_places(
@@ -71,17 +75,31 @@ def measure_places(
         "points": len(ids),
         "clean": kinds.count("clean"),
         "attacked": len(ids) - kinds.count("clean"),
+        **_trusted(measured, floor),
+        "displacement": _displaced(sets, kinds, vectors, points, floor),
+    }
+    clean = np.array(kinds) == "clean"
+    labels = everything.labels.numpy()
+    arrays = {
+        "signatures": vectors,
+        "clean_plane": embed(vectors[clean], embedders["umap"]),
+        "contours": spelled(
+            [_contours(name, points[clean & (labels == k)]) for k, name in enumerate(classifier.classes)]
+        ),
+        "told": spelled(told),
+    }
+    return Part(rows=rows, arrays=arrays)
+
+
+def _trusted(measured: Quality, floor: Floor) -> dict[str, Any]:
+    return {
         "trust": measured.overall.trustworthiness,
         "continuity": measured.overall.continuity,
         "preserved": measured.overall.preservation,
         "chance": measured.overall.chance,
         "neighbours": measured.neighbours,
         "floor": asdict(floor),
-        "displacement": _displaced(sets, kinds, vectors, points, floor),
     }
-    clean = np.array(kinds) == "clean"
-    plane = embed(vectors[clean], embedders["umap"])
-    return Part(rows=rows, arrays={"signatures": vectors, "clean_plane": plane, "told": spelled(told)})
 
 
 def summarised(part: Part) -> dict[str, Any]:
@@ -97,12 +115,13 @@ def _displaced(
     kind = np.array(kinds)
     place = {i: row for row, i in enumerate(sets["clean"].ids)}
     clean, clean_points = vectors[kind == "clean"], points[kind == "clean"]
+    unit = usual_distance(clean)
     found = {}
     for name, batch in sets.items():
         if name == "clean":
             continue
         own, copies = [place[i] for i in batch.ids], kind == name
-        moved = displacements(clean[own], vectors[copies], clean_points[own], points[copies], floor)
+        moved = displacements(clean[own], vectors[copies], clean_points[own], points[copies], floor, unit=unit)
         found[name] = {
             "images": len(own),
             "signature": _quartiles(moved.relative),
@@ -111,6 +130,21 @@ def _displaced(
             "beyond_floor": share(int(moved.beyond.sum()), len(own)),
         }
     return found
+
+
+def _contours(name: str, points: np.ndarray) -> dict[str, Any]:
+    """The density of a class on the map, and the levels above which half and nine tenths of it lie."""
+    if len(points) < FEWEST or not points.var(0).any():
+        return {"class": name, "x": [], "y": [], "value": [], "levels": []}
+    found = density(points, grid=GRID)
+    shown = found.value / found.value.max()  # in six decimals, whatever the units of the plane
+    return {
+        "class": name,
+        "x": found.x.tolist(),
+        "y": found.y.tolist(),
+        "value": shown.tolist(),
+        "levels": sorted(level / float(found.value.max()) for level in levels(found)),
+    }
 
 
 def _quartiles(values: np.ndarray) -> dict[str, float]:

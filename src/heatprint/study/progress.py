@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
@@ -91,19 +92,19 @@ class Shown:
             with self._bar(title) as progress:
                 yield progress
         else:
-            self._console.print(f"{title} ...", highlight=False)
+            self._console.print(f"{title} ...", highlight=False, markup=False)
             yield self._lines(title)
-        self._console.print(f"[green]done[/] {title} ({time.monotonic() - start:.0f} s)", highlight=False)
+        self._console.print(f"[green]done[/] {escape(title)} ({time.monotonic() - start:.0f} s)", highlight=False)
 
     @contextmanager
     def _bar(self, title: str) -> Iterator[Progress]:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         with Bars(*columns, console=self._console, transient=True) as bars:
             task = bars.add_task(title, total=None, note="", rate="")
@@ -125,6 +126,8 @@ class Shown:
                 last = now
                 left = (now - start) / done * (total - done)
                 told = f", {note}" if str(note) else ""
-                self._console.print(f"  {title}: {done}/{total}{told}, {left:.0f} s left", highlight=False)
+                self._console.print(
+                    f"  {title}: {done}/{total}{told}, {left:.0f} s left", highlight=False, markup=False
+                )
 
         return progress

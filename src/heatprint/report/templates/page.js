@@ -28,6 +28,15 @@
     };
   }
 
+  function contour(c, colour) { // density is a picture of the plane UMAP drew, so it is shown there only
+    const [low, high] = [c.levels[0], c.levels[1]];
+    return {
+      type: "contour", x: c.x, y: c.y, z: c.value, showscale: false, hoverinfo: "skip", showlegend: false,
+      contours: { coloring: "none", start: low, end: high, size: Math.max(high - low, 1e-9) },
+      line: { color: colour("--" + c.colour), width: 1 }, opacity: 0.5,
+    };
+  }
+
   function span(values) {
     const real = values.filter((v) => v !== null);
     const low = Math.min(...real), high = Math.max(...real), room = 0.05 * (high - low) || 1;
@@ -46,7 +55,8 @@
     });
     const names = projection === "umap" ? ["UMAP 1", "UMAP 2"] : ["PCA 1", "PCA 2"];
     for (const plot of data.plots) {
-      Plotly.react(plot.div, plot.traces.map((t) => trace(t, colour, projection)), {
+      const lines = plot.div === "map-4" && projection === "umap" ? data.contours.map((c) => contour(c, colour)) : [];
+      Plotly.react(plot.div, [...lines, ...plot.traces.map((t) => trace(t, colour, projection))], {
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: "system-ui, sans-serif", size: 12, color: colour("--ink") },
         margin: { l: 44, r: 8, t: 8, b: 40 }, hovermode: "closest",

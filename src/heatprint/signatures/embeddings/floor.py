@@ -94,7 +94,13 @@ def with_floor(vectors: np.ndarray, method: Embedder, *, seed: int, count: int =
 
 
 def displacements(
-    clean: np.ndarray, attacked: np.ndarray, clean_points: np.ndarray, attacked_points: np.ndarray, floor: Floor
+    clean: np.ndarray,
+    attacked: np.ndarray,
+    clean_points: np.ndarray,
+    attacked_points: np.ndarray,
+    floor: Floor,
+    *,
+    unit: float | None = None,
 ) -> Displacement:
     """How far attacked images moved from their originals, in signature space and on a map of both.
 
@@ -106,6 +112,8 @@ def displacements(
         clean_points: Places [N, 2] on a map fitted to both together.
         attacked_points: Likewise.
         floor: That of the map.
+        unit: See `Displacement`; None for that of the clean ones given. Give `usual_distance` of all clean images where
+            these are those that fell to one attack of several.
 
     Raises:
         InvalidInput: Shapes do not belong together.
@@ -116,8 +124,7 @@ def displacements(
             f"displacements: vectors [N, D] twice and places [N, 2] twice are needed, in one order; got {shapes}."
         )
     distance = _distance(clean, attacked)
-    different = distinct(clean).vectors if len(clean) else clean
-    unit = float(np.median(nearest(different, 1)[1])) if len(different) > 1 else float("nan")
+    unit = usual_distance(clean) if unit is None else unit
     shown = np.linalg.norm(attacked_points - clean_points, axis=1)
     return Displacement(
         distance=distance,
@@ -127,6 +134,12 @@ def displacements(
         shown=shown,
         beyond=shown > floor.high,
     )
+
+
+def usual_distance(vectors: np.ndarray) -> float:
+    """Median Euclidean distance of vectors [N, D] to their nearest different one; NaN where there is none."""
+    different = distinct(vectors).vectors if len(vectors) else vectors
+    return float(np.median(nearest(different, 1)[1])) if len(different) > 1 else float("nan")
 
 
 def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:

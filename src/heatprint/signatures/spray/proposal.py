@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from heatprint.signatures.spray.graph import Spectrum
 
@@ -16,7 +17,8 @@ def groups(spectrum: Spectrum, count: int, *, seed: int = 0) -> np.ndarray:
     if count == 1:
         return np.zeros(len(spectrum.vectors), dtype=np.int64)
     fit = KMeans(count, n_init=RESTARTS, random_state=seed % 2**32)
-    return np.asarray(fit.fit_predict(spectrum.rows(count)), dtype=np.int64)
+    with threadpool_limits(1):  # its threads wait for each other longer than they work
+        return np.asarray(fit.fit_predict(spectrum.rows(count)), dtype=np.int64)
 
 
 def conductance(graph: sparse.csr_matrix, labels: np.ndarray) -> float:
