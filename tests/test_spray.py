@@ -157,6 +157,21 @@ def test_one_stretched_cloud_is_one_strategy(shape: str) -> None:
     assert SpRAy(relevance="as given").strategies(vectors.astype(np.float32)).proposed == 1
 
 
+def test_a_few_maps_far_from_all_others_are_no_strategy_of_their_own() -> None:
+    """More such parts than numbers that may be proposed, as among 50,000 signatures."""
+    vectors, kind = blobs([900, 700], apart=12)
+    rng = np.random.default_rng(3)
+    far = 200 * rng.standard_normal((14, 1, 16)) + 0.1 * rng.standard_normal((14, 12, 16))
+    every = np.concatenate([vectors, far.reshape(-1, 16).astype(np.float32)])
+    found = SpRAy(relevance="as given", shuffles=0).strategies(every)
+    assert found.proposed == 2
+    assert adjusted_rand_score(kind, found.labels[: len(kind)]) == 1
+    strict = SpRAy(relevance="as given", shuffles=0, rare=0, most=20).strategies(every)
+    assert strict.proposed == 16
+    with pytest.raises(InvalidInput, match="rare = 1"):
+        SpRAy(rare=1.0)
+
+
 def test_shuffled_maps_have_no_small_eigenvalue() -> None:
     rng = np.random.default_rng(0)
     places = 6 * rng.standard_normal((2, 40))  # a little of the difference in each of many values

@@ -55,3 +55,32 @@ class Clusterer(Protocol):
             count: How many strategies to tell apart; None for as many as the maps propose.
         """
         ...
+
+
+def one_strategy(maps: int) -> Strategies:
+    """All of so many maps together, where there is no graph to tell them apart."""
+    nothing = np.empty(0)
+    return Strategies(
+        labels=np.zeros(maps, dtype=np.int64),
+        count=1,
+        proposed=1,
+        eigenvalues=nothing,
+        null=nothing,
+        embedding=np.empty((maps, 0)),
+        stability=float("nan"),
+        separability=0.0,
+    )
+
+
+def by_size(labels: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    """The same groups, numbered by falling number of maps; of equal ones the smaller label comes first.
+
+    Args:
+        labels: int [M].
+        copies: int [M], how many maps each entry stands for.
+    """
+    _, place = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(place, weights=copies)
+    number = np.empty(len(sizes), dtype=np.int64)
+    number[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
+    return np.asarray(number[place])

@@ -35,7 +35,7 @@ from heatprint.models.predict import predict
 from heatprint.signatures.maps import heat_maps
 from heatprint.signatures.neighbours import distinct
 from heatprint.signatures.spray.spray import normalised
-from heatprint.signatures.strategies import Clusterer, Strategies
+from heatprint.signatures.strategies import Clusterer, Strategies, one_strategy
 from heatprint.study import atlas_told as told
 
 FEWEST = 12  # maps that differ in more than scale; fewer are shown as one strategy, without a graph
@@ -61,20 +61,13 @@ class Exploring:
         """See `heatprint.signatures.strategies.Clusterer`."""
         different = len(distinct(normalised(maps)).vectors)
         if different < FEWEST:
-            return _one_strategy(len(maps))
-        wanted = min(count or self.wanted, different)
-        found = self.method.strategies(maps, images, count=wanted or None)
-        if not wanted and found.proposed == 1 and self.shown > 1:
-            return self.method.strategies(maps, images, count=self.shown)
-        return found
-
-
-def _one_strategy(images: int) -> Strategies:
-    nothing = np.empty(0)
-    return Strategies(
-        labels=np.zeros(images, dtype=np.int64), count=1, proposed=1, eigenvalues=nothing, null=nothing,
-        embedding=np.empty((images, 0)), stability=np.nan, separability=0.0,
-    )  # fmt: skip
+            return one_strategy(len(maps))
+        asked = count or self.wanted
+        # the number proposed comes with every answer, so where it is 1, as mostly, one answer is enough
+        found = self.method.strategies(maps, images, count=min(asked or self.shown, different))
+        if asked or found.proposed == 1:
+            return found
+        return self.method.strategies(maps, images)
 
 
 def _half(maps: np.ndarray) -> np.ndarray:
@@ -186,7 +179,7 @@ def measure_cards(
 def _strategies(names: list[str]) -> Strategies:
     """What the cards need of the strategies whose names the images of a class carry."""
     labels = np.array([int(name.rpartition(" ")[2]) - 1 for name in names])
-    return replace(_one_strategy(len(names)), labels=labels, count=int(labels.max()) + 1)
+    return replace(one_strategy(len(names)), labels=labels, count=int(labels.max()) + 1)
 
 
 def _three(medoids: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from heatprint.signatures.neighbours import distinct
 from heatprint.signatures.spray.fisher import separability
 from heatprint.signatures.spray.spray import checked
 from heatprint.signatures.spray.views import isomap, shrunk
-from heatprint.signatures.strategies import Strategies
+from heatprint.signatures.strategies import Strategies, by_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class GEBI:
             n_clusters=wanted, assign_labels="discretize", gamma=self.gamma, random_state=self.seed
         )
         grouped = fit.fit_predict(found.vectors.astype(np.float64))
-        labels = _by_size(grouped[found.place])
+        labels = by_size(grouped, found.copies)[found.place]
         several = int(labels.max()) + 1
         nothing = np.empty(0)
         return Strategies(
@@ -102,10 +102,3 @@ def _view(values: np.ndarray, components: int) -> np.ndarray:
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     found = distinct(np.divide(vectors, largest, out=np.zeros_like(vectors), where=largest > 0))
     return np.asarray(minmax_scale(isomap(found.vectors, components))[found.place])
-
-
-def _by_size(labels: np.ndarray) -> np.ndarray:
-    """Labels renumbered: 0 for the largest group, then by falling size."""
-    _, names, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    rank = np.argsort(np.argsort(-sizes, kind="stable"))
-    return np.asarray(rank[names], dtype=np.int64)

@@ -7,15 +7,16 @@ from typing import Literal, get_args
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import adjusted_rand_score
 
 from heatprint.core.errors import InvalidInput
 from heatprint.core.streams import stream
-from heatprint.signatures.neighbours import Distinct, distinct
+from heatprint.signatures.neighbours import distinct, nearest
 from heatprint.signatures.spray.fisher import separability
 from heatprint.signatures.spray.graph import Spectrum, neighbour_graph, smallest
 from heatprint.signatures.spray.proposal import candidates, groups
-from heatprint.signatures.strategies import Strategies
+from heatprint.signatures.strategies import Strategies, by_size, one_strategy
 
 FEWEST = 4  # different maps, below which nothing can be told apart
 PART = 0.8  # of the maps are in each part that the stability is measured on
@@ -46,6 +47,9 @@ class SpRAy:
             `proposal.separation`; 5 lies between what we measured of one drawn strategy (up to 2.5) and of two (18 up).
         stable: Smallest mean adjusted Rand index with the groups of random parts.
         parts: How many random parts; each holds 80 % of the maps, at most 2000.
+        rare: Share of the different maps below which a part of the graph that nothing joins to the rest is no strategy
+            of its own: its maps go with their nearest others. A few maps far from all others would otherwise use up the
+            numbers up to `most`. 0 takes every part seriously.
         shuffles: How many times maps are shuffled for the null spectrum, 0 for never; at most 5000 of them.
         seed: Of the parts, the shuffles, k-means and the eigenvectors' start.
         relevance: ``"absolute"`` compares maps by where the relevance is, ``"signed"`` also by its sign, as the paper;
@@ -59,6 +63,7 @@ class SpRAy:
     separation: float = 5.0
     stable: float = 0.8
     parts: int = 10
+    rare: float = 0.01
     shuffles: int = 2
     seed: int = 0
     relevance: Relevance = "absolute"
@@ -69,6 +74,8 @@ class SpRAy:
                 f"SpRAy: neighbours = {self.neighbours} and most = {self.most} must be 1 or more, "
                 f"parts = {self.parts}, shuffles = {self.shuffles} and seed = {self.seed} 0 or more."
             )
+        if not 0 <= self.rare < 1:
+            raise InvalidInput(f"SpRAy: rare = {self.rare}; write a share of the maps from 0 up to but not 1.")
         if not self.separation > 0 or not -1 <= self.stable <= 1:
             raise InvalidInput(
                 f"SpRAy: separation = {self.separation} must be above 0, stable = {self.stable} from -1 to 1."
@@ -88,21 +95,24 @@ class SpRAy:
         if count is not None and not 1 <= count <= size:
             raise InvalidInput(f"SpRAy: count = {count} of {size} different maps; write 1 to {size}.")
         if size < FEWEST:
-            return _one(found)
-        graph = neighbour_graph(found.vectors, self.neighbours)
-        spectrum = smallest(graph, min(max(self.most, count or 1) + 1, size), seed=self.seed)
-        proposed, stability = self._proposed(found.vectors, graph, spectrum)
+            return one_strategy(len(found.place))
+        whole = neighbour_graph(found.vectors, self.neighbours)
+        kept, with_whom = _without_stragglers(whole, found.vectors, self.rare)
+        vectors, graph = found.vectors[kept], whole[kept][:, kept]
+        spectrum = smallest(graph, min(max(self.most, count or 1) + 1, len(kept)), seed=self.seed)
+        proposed, stability = self._proposed(vectors, graph, spectrum)
         chosen = proposed if count is None else count
         labels = groups(spectrum, chosen, seed=self.seed)
         if chosen not in (1, proposed):
-            stability = self._stability(found.vectors, labels, chosen)
+            stability = self._stability(vectors, labels, chosen)
+        labels = labels[with_whom]
         return Strategies(
-            labels=_by_size(labels, found.copies)[found.place],
+            labels=by_size(labels, found.copies)[found.place],
             count=chosen,
             proposed=proposed,
             eigenvalues=spectrum.values,
             null=self._null(found.vectors, len(spectrum.values)),
-            embedding=spectrum.rows(len(spectrum.values))[found.place],
+            embedding=spectrum.rows(len(spectrum.values))[with_whom][found.place],
             stability=stability if chosen > 1 else float("nan"),
             separability=separability(found.vectors, labels),
         )
@@ -178,25 +188,18 @@ def _some(rng: np.random.Generator, total: int, count: int) -> np.ndarray:
     return np.sort(rng.choice(total, count, replace=False))
 
 
-def _by_size(labels: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    """The same groups, numbered by falling number of maps; of equal ones the first comes first."""
-    kinds, first = np.unique(labels, return_index=True)
-    sizes = np.bincount(labels, weights=copies)[kinds]
-    order = np.lexsort((first, -sizes))
-    number = np.empty(labels.max() + 1, dtype=np.int64)
-    number[kinds[order]] = np.arange(len(kinds))
-    return np.asarray(number[labels])
+def _without_stragglers(graph: sparse.csr_matrix, vectors: np.ndarray, rare: float) -> tuple[np.ndarray, np.ndarray]:
+    """The vertices in parts that are not rare, or all where every part is; and for each vertex the kept one it joins.
 
-
-def _one(found: Distinct) -> Strategies:
-    """Too few different maps to tell anything apart."""
-    return Strategies(
-        labels=np.zeros(len(found.place), dtype=np.int64),
-        count=1,
-        proposed=1,
-        eigenvalues=np.empty(0),
-        null=np.empty(0),
-        embedding=np.ones((len(found.place), 1)),
-        stability=float("nan"),
-        separability=0.0,
-    )
+    Returns:
+        Rows int64 [K], ascending, and places among them int64 [M]: a kept vertex its own, another that of the nearest.
+    """
+    _, part = connected_components(graph, directed=False)
+    frequent = np.bincount(part)[part] >= rare * len(part)
+    kept = np.flatnonzero(frequent) if frequent.any() else np.arange(len(part))
+    joins = np.empty(len(part), dtype=np.int64)
+    joins[kept] = np.arange(len(kept))
+    others = np.setdiff1d(np.arange(len(part)), kept)
+    if len(others):
+        joins[others] = nearest(vectors[kept], 1, queries=vectors[others])[0][:, 0]
+    return kept, joins
