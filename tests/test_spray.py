@@ -28,6 +28,7 @@ from heatprint.signatures.spray.fisher import separability
 from heatprint.signatures.spray.graph import neighbour_graph, smallest
 from heatprint.signatures.spray.proposal import conductance, separation
 from heatprint.signatures.spray.spray import SpRAy, normalised
+from heatprint.signatures.spray.stragglers import joins, without_stragglers
 from heatprint.study import load_recipe
 
 
@@ -170,6 +171,44 @@ def test_a_few_maps_far_from_all_others_are_no_strategy_of_their_own() -> None:
     assert strict.proposed == 16
     with pytest.raises(InvalidInput, match="rare = 1"):
         SpRAy(rare=1.0)
+
+
+def cliques(sizes: list[int], edges: list[tuple[int, int]]) -> sparse.csr_matrix:
+    """Groups joined all to all, and these edges between them."""
+    graph = sparse.lil_matrix(sparse.block_diag([np.ones((n, n)) - np.eye(n) for n in sizes]))
+    for a, b in edges:
+        graph[a, b] = graph[b, a] = 1
+    return graph.tocsr()
+
+
+def test_small_groups_that_hang_by_an_edge_hide_no_strategy() -> None:
+    small = [3, 4, 5, 6, 7]
+    graph = cliques([100, 90, *small], [(0, 100), *((7 * n, 190 + sum(small[:n])) for n in range(5))])
+    large = cliques([100, 90], [(0, 100)])
+    hidden = smallest(graph, 6).values
+    assert (hidden[2:] < 0.2).all()  # no gap behind the second
+    kept, spectrum = without_stragglers(graph, 0.05, 6)
+    assert kept.tolist() == list(range(190))
+    np.testing.assert_allclose(spectrum.values, np.linalg.eigvalsh(laplacian(large))[:6], atol=1e-7)
+    assert spectrum.values[2] > 50 * spectrum.values[1]
+    every, same = without_stragglers(graph, 0, 6)
+    assert len(every) == 215
+    np.testing.assert_array_equal(same.values, hidden)
+
+
+@pytest.mark.parametrize("rare", [0.3, 0.7, 0.99])
+def test_what_is_rare_never_empties_the_graph(rare: float) -> None:
+    graph = cliques([40, 30, 20], [(0, 40), (41, 70)])
+    kept, spectrum = without_stragglers(graph, rare, 6)
+    assert len(kept) >= 6
+    assert spectrum.vectors.shape == (len(kept), 6)
+    found = SpRAy(relevance="as given", rare=rare, shuffles=0).strategies(blobs([40, 30, 20], apart=9)[0], count=80)
+    assert found.count == 80
+
+
+def test_left_out_vectors_join_the_nearest_that_is_kept() -> None:
+    vectors = np.array([[0.0], [5.0], [6.0], [1.0]])
+    assert joins(vectors, np.array([0, 1])).tolist() == [0, 1, 1, 0]
 
 
 def test_shuffled_maps_have_no_small_eigenvalue() -> None:

@@ -7,15 +7,15 @@ from typing import Literal, get_args
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 from sklearn.metrics import adjusted_rand_score
 
 from heatprint.core.errors import InvalidInput
 from heatprint.core.streams import stream
-from heatprint.signatures.neighbours import distinct, nearest
+from heatprint.signatures.neighbours import distinct
 from heatprint.signatures.spray.fisher import separability
 from heatprint.signatures.spray.graph import Spectrum, neighbour_graph, smallest
 from heatprint.signatures.spray.proposal import candidates, groups
+from heatprint.signatures.spray.stragglers import joins, without_stragglers
 from heatprint.signatures.strategies import Strategies, by_size, one_strategy
 
 FEWEST = 4  # different maps, below which nothing can be told apart
@@ -47,9 +47,10 @@ class SpRAy:
             `proposal.separation`; 5 lies between what we measured of one drawn strategy (up to 2.5) and of two (18 up).
         stable: Smallest mean adjusted Rand index with the groups of random parts.
         parts: How many random parts; each holds 80 % of the maps, at most 2000.
-        rare: Share of the different maps below which a part of the graph that nothing joins to the rest is no strategy
-            of its own: its maps go with their nearest others. A few maps far from all others would otherwise use up the
-            numbers up to `most`. 0 takes every part seriously.
+        rare: Share of the different maps below which a group that nothing or next to nothing joins to the rest of the
+            graph is no strategy of its own: its maps go with their nearest others. A few maps far from all others would
+            otherwise use up the numbers up to `most` and hide the gap behind the strategies. 0 takes every group
+            seriously.
         shuffles: How many times maps are shuffled for the null spectrum, 0 for never; at most 5000 of them.
         seed: Of the parts, the shuffles, k-means and the eigenvectors' start.
         relevance: ``"absolute"`` compares maps by where the relevance is, ``"signed"`` also by its sign, as the paper;
@@ -97,9 +98,9 @@ class SpRAy:
         if size < FEWEST:
             return one_strategy(len(found.place))
         whole = neighbour_graph(found.vectors, self.neighbours)
-        kept, with_whom = _without_stragglers(whole, found.vectors, self.rare)
+        kept, spectrum = without_stragglers(whole, self.rare, max(self.most, count or 1) + 1, seed=self.seed)
         vectors, graph = found.vectors[kept], whole[kept][:, kept]
-        spectrum = smallest(graph, min(max(self.most, count or 1) + 1, len(kept)), seed=self.seed)
+        with_whom = joins(found.vectors, kept)
         proposed, stability = self._proposed(vectors, graph, spectrum)
         chosen = proposed if count is None else count
         labels = groups(spectrum, chosen, seed=self.seed)
@@ -186,20 +187,3 @@ def checked(maps: np.ndarray) -> np.ndarray:
 def _some(rng: np.random.Generator, total: int, count: int) -> np.ndarray:
     """`count` of so many rows, ascending."""
     return np.sort(rng.choice(total, count, replace=False))
-
-
-def _without_stragglers(graph: sparse.csr_matrix, vectors: np.ndarray, rare: float) -> tuple[np.ndarray, np.ndarray]:
-    """The vertices in parts that are not rare, or all where every part is; and for each vertex the kept one it joins.
-
-    Returns:
-        Rows int64 [K], ascending, and places among them int64 [M]: a kept vertex its own, another that of the nearest.
-    """
-    _, part = connected_components(graph, directed=False)
-    frequent = np.bincount(part)[part] >= rare * len(part)
-    kept = np.flatnonzero(frequent) if frequent.any() else np.arange(len(part))
-    joins = np.empty(len(part), dtype=np.int64)
-    joins[kept] = np.arange(len(kept))
-    others = np.setdiff1d(np.arange(len(part)), kept)
-    if len(others):
-        joins[others] = nearest(vectors[kept], 1, queries=vectors[others])[0][:, 0]
-    return kept, joins
