@@ -42,7 +42,9 @@ from heatprint.core.values import Attacked, Batch
 from heatprint.evaluation import share
 from heatprint.explainers import make as make_explainer
 from heatprint.models import predict, wrap
+from heatprint.signatures.spray.gebi import GEBI
 from heatprint.signatures.spray.spray import SpRAy
+from heatprint.signatures.spray.views import TwoViews
 from heatprint.signatures.strategies import Clusterer, Strategies
 from heatprint.study import atlas as study
 from heatprint.study.atlas_told import letter
@@ -114,6 +116,9 @@ def test_gains_tell_apart_what_fell_held_and_was_not_tried():
     assert np.array_equal(gains(hit), [3, np.inf, np.nan, np.nan, 7], equal_nan=True)
     silent = replace(hit, step=torch.full((5,), -1))
     assert np.isnan(gains(silent)).all()
+    lost = replace(silent, success=torch.zeros(5, dtype=torch.bool))  # no step is known because none fell
+    assert np.array_equal(gains(lost), [np.inf, np.inf, np.nan, np.inf, np.inf], equal_nan=True)
+    assert median(gains(lost)).median == np.inf
 
 
 def test_the_median_of_gains_bounds_half_of_the_images():
@@ -271,6 +276,33 @@ def test_the_rest_of_the_class_is_tried_too_and_gives_the_control_s_donor():
     assert found.rest.tolist() == list(range(7, 24, 2))
     assert found.removed_rest.all()
     assert found.pasted_control.all()  # the rest carries the patch as well
+
+
+def test_an_image_without_a_region_neither_gives_it_nor_counts_where_it_is_removed():
+    model, batch, masks = planted()
+    marked = np.arange(1, 24, 2)
+    masks[[1, 3]] = False  # of the strategy; the first would be the donor
+    masks[21:] = False  # of the rest of the class
+    found = counterfactual(model, batch, marked[:8], masks)
+    assert found.inside.tolist() == marked[2:8].tolist()
+    assert found.rest.tolist() == marked[8:10].tolist()
+    told = found.shares()
+    assert (told["removed"], told["removed_control"], told["removed_rest"]) == (share(6, 6), share(0, 6), share(2, 2))
+    assert told["pasted"] == share(12, 12)
+    assert found.area == pytest.approx(1 / 16)
+    masks[marked[8:]] = False
+    assert counterfactual(model, batch, marked[:8], masks).shares()["removed_rest"] is None
+
+
+def test_the_control_s_donor_is_not_pasted_on_itself():
+    model, batch, masks = planted(4)
+    found = counterfactual(model, batch, np.array([1, 3]), masks)
+    assert found.shares()["pasted"] == share(2, 2)
+    assert found.shares()["pasted_control"] == share(0, 1)
+    alone = counterfactual(model, batch.take([0, 1, 3]), np.array([1, 2]), masks[[0, 1, 3]])
+    assert alone.shares()["pasted_control"] is None
+    with_rest = counterfactual(model, batch, np.array([1]), masks)
+    assert with_rest.shares()["pasted_control"] == share(2, 2)
 
 
 def test_counterfactuals_depend_on_seed_and_id_alone():
@@ -666,7 +698,7 @@ def test_the_parts_have_the_shapes_that_reports_and_exports_read(lab, atlas):
         "region": ((count, 16, 16), "bool"), "medoid_pixels": ((count, 3, 3, 16, 16), "uint8"),
         "medoid_heat": ((count, 3, 16, 16), "float32"),
     }  # fmt: skip
-    assert (images.arrays["maps"].dtype, images.arrays["maps"].shape) == (np.float16, (48, 8, 8))
+    assert (images.arrays["maps"].dtype, images.arrays["maps"].shape) == (np.float32, (48, 8, 8))
     assert set(images.rows) == {"id", "label", "predicted", "strategy", "image"}
     row = {name: place for place, name in enumerate(images.rows["id"])}
     for number, card in enumerate(told["cards"]):
@@ -732,8 +764,11 @@ def test_attacks_that_left_all_as_it_was_have_a_flow_that_stays(lab):
     flow = told["flows"]["fgsm"]
     assert flow["stayed"] == share(44, 44)
     assert all(s["difference"] == 0 for s in flow["strategies"])
-    assert all(card["attacks"]["fgsm"]["gain"] is None for card in told["cards"])
-    assert told["border"] == {}
+    beyond = [card["attacks"]["fgsm"]["gain"] for card in told["cards"] if card["attacks"]["fgsm"]["held"]]
+    assert all(gain["median"] is None for gain in beyond)  # beyond every gain tried
+    border_told = told["border"]["fgsm"]
+    assert (border_told["images"], border_told["censored"]) == (44, 44)
+    assert all(one["rho"] is None for one in border_told["relations"])
     skipped = {"fgsm": replace(nothing["fgsm"], skipped=torch.ones(48, dtype=torch.bool))}
     told = whole_atlas(lab, study.Exploring(method=BySide()), hits=skipped)[3]
     assert told["flows"] == {}
@@ -753,6 +788,47 @@ def test_one_class_and_three_images_make_an_atlas(lab):
         assert all(card["counterfactual"] is None or card["counterfactual"]["pasted"] is None for card in told["cards"])
     assert told["classes"][0]["count"] == 1
     assert told["images"] == 3
+
+
+def test_what_a_counterfactual_is_tried_on_does_not_depend_on_the_true_class(monkeypatch):
+    batch = random_batch(100, labels=[1] * 10 + [0] * 90)
+    monkeypatch.setattr(study, "TESTED", 40)
+    chosen = study._some(batch, np.arange(100))
+    assert len(chosen) == 40
+    assert (chosen < 10).sum() < 10  # equal shares of the classes would take all ten
+    turned = np.random.default_rng(0).permutation(100)
+    assert sorted(turned[study._some(batch.take(turned.tolist()), np.arange(100))]) == chosen.tolist()
+    assert study._some(batch, np.array([7, 3, 5])).tolist() == [3, 5, 7]
+    relabelled = replace(batch, labels=batch.labels.flip(0))
+    assert study._some(relabelled, np.arange(100)).tolist() == chosen.tolist()
+
+
+def test_maps_a_method_refuses_are_one_strategy_with_the_reason():
+    rng = np.random.default_rng(0)
+    maps, images = rng.random((16, 8, 8)).astype(np.float32), rng.random((16, 3, 8, 8)).astype(np.float32)
+    for method in (GEBI(), TwoViews(reduce="isomap")):
+        found = study.Exploring(method=method).strategies(maps, images)
+        assert (found.count, found.proposed, found.labels.tolist()) == (1, 1, [0] * 16)
+        assert "isomap: 16 different vectors are too few" in found.note
+    assert "maps that differ: 5, fewer than 12" in study.Exploring(method=SpRAy()).strategies(maps[:5]).note
+    assert study.Exploring(method=SpRAy(parts=2)).strategies(maps).note == ""
+    with pytest.raises(InvalidInput, match="16 of 16 maps hold NaN"):
+        study.Exploring(method=SpRAy()).strategies(np.full((16, 8, 8), np.nan, np.float32))
+
+
+def test_as_many_strategies_as_the_method_sees_maps():
+    """Maps and their negatives are the same to a method that looks at |maps|."""
+    maps = np.random.default_rng(0).random((12, 8, 8)).astype(np.float32)
+    asked = study.Exploring(method=SpRAy(parts=0, shuffles=0), wanted=20)
+    assert asked.strategies(np.concatenate([maps, -maps])).count == 12
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e6])
+def test_maps_of_any_size_are_kept_as_they_are(lab, monkeypatch, scale):
+    maps = scale * np.random.default_rng(0).random((48, 8, 8)).astype(np.float32)
+    monkeypatch.setattr(study, "heat_maps", lambda *_, **__: maps)
+    kept = study.measure_images(lab[0], lab[1], lab[3], study.Exploring(method=BySide())).arrays["maps"]
+    assert np.array_equal(kept, maps)
 
 
 def test_maps_that_differ_in_scale_alone_are_one_strategy():

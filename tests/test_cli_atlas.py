@@ -174,7 +174,7 @@ def told(animals, tmp_path_factory) -> tuple[str, Path]:
 def test_strategies_are_found_and_their_counterfactuals_printed(told):
     said, root = told
     assert re.search(r"^dogs: 40 images; strategies proposed: 2; stability 1\.00, separability \d", said, re.M)
-    assert "cats: 20 images; strategies proposed: 1; " in said
+    assert "cats: 20 images; strategies proposed: 1 (not clustered: maps that differ: 1, fewer than 12); " in said
     lines = re.findall(
         r"^  (dogs [12]) \(20 images, suspicion ([\d.]+)\): (\d+) % of the image; removed, 20/20 = 100 % leave dogs "
         r"\(control: (\d+)/20 = .*\); pasted, 20/20 = 100 % turn to it \(control: 0/20 = 0 %\)$", said, re.M,
@@ -353,6 +353,7 @@ def test_mistakes_are_one_message(known, plain, heatprint, tmp_path):
         ((plain, "--limit", 3), "atlas: 3 images; strategies are groups"),
         ((plain, "--out", "atlas.png"), "must name an HTML file"),
         ((plain, "--out", tmp_path / "page.html"), "must name an HTML file"),
+        ((plain, "--out", lone / "dogs/footer 00.png" / "deep/x.html"), "footer 00.png is a file. Name another --out"),
         ((plain, "--against", tmp_path / "nowhere"), "there is no such folder"),
         ((plain, "--against", tmp_path / "bare"), "no usable image"),
         ((plain, "--against", lone), "has the relative path of one"),

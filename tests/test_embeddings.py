@@ -88,6 +88,17 @@ def test_the_number_of_threads_changes_no_place(name, count):
     assert np.array_equal(*maps)
 
 
+def test_tsne_of_tiny_values_is_that_of_the_same_larger():
+    code = """
+import numpy as np
+from heatprint.signatures import embed, make
+vectors = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32)
+maps = [embed(vectors * np.float32(2.0**power), make("tsne")) for power in (-83, 0)]
+assert np.array_equal(*maps)
+"""  # in a process of its own, which used to crash
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("seeded", ["umap", "tsne", "torchdr"])
 def test_settings_out_of_range_are_named(seeded):
     with pytest.raises(InvalidInput, match="seed = -1"):
@@ -108,9 +119,9 @@ def test_settings_of_neighbourhoods_are_checked():
 @pytest.mark.parametrize("name", ["pca", "tsne"])
 @pytest.mark.parametrize("wrong", [np.full((9, 2), np.nan), np.ones((3, 2)), np.ones(9), np.ones((9, 0))])
 def test_vectors_that_are_none_are_refused(name, wrong):
-    with pytest.raises(InvalidInput, match="at least four finite vectors"):
+    with pytest.raises(InvalidInput, match=r"at least four finite vectors|9 of 9 vectors hold NaN"):
         embed(wrong, make(name))
-    with pytest.raises(InvalidInput, match="at least four finite vectors"):
+    with pytest.raises(InvalidInput, match=r"at least four finite vectors|9 of 9 vectors hold NaN"):
         with_floor(wrong, make(name), seed=0)
 
 
@@ -450,6 +461,21 @@ def test_displacement_without_a_unit_or_of_other_shapes():
         displacements(one, one[1:], places, places, FLOOR)
 
 
+def test_vectors_that_are_not_finite_as_float32_are_counted_and_refused():
+    vectors = np.random.default_rng(0).normal(size=(30, 5))
+    vectors[:4] = 1e39
+    with pytest.raises(InvalidInput, match="embed: 4 of 30 vectors"):
+        embed(vectors, PCA())
+    with pytest.raises(InvalidInput, match="with_floor: 4 of 30 vectors"):
+        with_floor(vectors, PCA(), seed=0)
+    one, places = np.ones((3, 2)), np.zeros((3, 2))
+    for which in range(4):
+        given = [one, one, places, places]
+        given[which] = np.where(np.arange(3)[:, None] == 1, np.nan, given[which])
+        with pytest.raises(InvalidInput, match="displacements: 1 of 3"):
+            displacements(*given, FLOOR)
+
+
 # density
 
 
@@ -500,6 +526,8 @@ def test_density_of_nothing_or_of_one_place():
     }
     with pytest.raises(InvalidInput, match=r"bandwidth is 0\.0"):
         density(np.ones((3, 2)))
+    with pytest.raises(InvalidInput, match="bandwidth is 1e-20, but must be above 2e-12"):
+        density(np.array([[0, 0], [1, 2.0]]), bandwidth=1e-20)
     for wrong in (np.empty((0, 2)), np.full((4, 2), np.nan), np.ones((4, 3))):
         with pytest.raises(InvalidInput, match="finite places"):
             density(wrong)

@@ -73,7 +73,7 @@ def build_run(folder: Path, *, seed: int = 0, with_atlas: bool = True) -> Path:
     strategies = ["cats 1", "cats 1", "cats 2", "cats 1", "dogs 1", "dogs 1", "dogs 1", "dogs 1"]
     images = {"id": ids, "label": labels, "predicted": predicted, "strategy": strategies}
     images["image"] = [{"bytes": png(one), "path": f"{i}.png"} for i, one in zip(ids, clean, strict=True)]
-    maps = rng.normal(size=(8, SIDE, SIDE)).astype(np.float16)
+    maps = rng.normal(size=(8, SIDE, SIDE)).astype(np.float32)
 
     arrays = {
         "maps": maps,
@@ -156,6 +156,20 @@ def test_csv_disarms_formulas_and_begins_with_a_byte_order_mark(run: Path, tmp_p
         assert table(out / f"{name}.csv")[0]["id"] == "'" + HOSTILE
 
 
+@pytest.mark.parametrize("sign", "=+-@＝＋－＠\t\r\n")
+def test_signs_of_a_formula_are_disarmed_in_full_width_too(sign: str) -> None:
+    assert _cell(f"{sign}1+1") == f"'{sign}1+1"
+
+
+def test_every_cell_is_quoted(run: Path, tmp_path: Path) -> None:
+    """Where a spreadsheet separates cells by semicolons, an unquoted id could fall apart into formulas."""
+    out = export(run, "csv", tmp_path / "csv")
+    for line in (out / "cards.csv").read_text(encoding="utf-8-sig").splitlines():
+        assert line.startswith('"')
+        assert line.endswith('"')
+        assert line.count('","') == line.count(",")
+
+
 @given(st.one_of(st.text(), st.floats(), st.integers(), st.booleans(), st.none()))
 def test_no_text_begins_a_cell_like_a_formula(value: Any) -> None:
     cell = _cell(value)
@@ -227,7 +241,7 @@ def test_virelay_layout_holds_the_numbers_of_the_run(run: Path, tmp_path: Path) 
     with h5py.File(out / sources[1]) as file:
         assert file["attribution"].dtype == np.float32
         assert file["attribution"].shape == (8, 3, SIDE, SIDE)  # one channel cannot be drawn by ViRelAy 0.6
-        assert np.allclose(file["attribution"][:].sum(1), part.arrays["maps"].astype(np.float32), atol=1e-6)
+        assert np.allclose(file["attribution"][:].sum(1), part.arrays["maps"], atol=1e-6)
         assert file["prediction"][:].tolist() == [[1, 0]] * 4 + [[-1, 2]] * 4
     with h5py.File(out / sources[2]) as file:
         assert list(file) == ["00000000", "00000001"]
@@ -269,6 +283,21 @@ def test_what_is_there_is_never_written_over(run: Path, tmp_path: Path) -> None:
     assert len(files(export(run, "csv", tmp_path / "empty"))) == 4
 
 
+def test_places_that_cannot_be_are_refused_as_they_were_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    for out in (Path("file/out"), Path("file/deep/out")):
+        with pytest.raises(InvalidInput, match=rf"export: {out} cannot be made, since \S+/file is a file"):
+            export(run, "csv", out)
+    with pytest.raises(InvalidInput, match="export: file is not an empty folder"):
+        export(run, "csv", Path("file"))
+    with pytest.raises(InvalidInput, match="lies in the run folder"):
+        export(run, "csv", run / "csv")
+    assert not (run / "csv").exists()
+
+
 def test_a_failure_leaves_nothing_behind(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def torn(_: Any, out: Path) -> None:
         (out / "half").write_text("half")
@@ -288,6 +317,15 @@ def test_errors_say_what_to_do(run: Path, tmp_path: Path) -> None:
     old = build_run(tmp_path / "old", with_atlas=False)
     with pytest.raises(StoreError, match=r"has no atlas.*Run the study again"):
         export(old, "csv", tmp_path / "out")
+    for name, value, told in (
+        ("metrics.json", {"atlas": atlas()}, "metrics.json has no classes"),
+        ("metrics.json", {"classes": list(CLASSES), "atlas": {"cards": []}}, "atlas in metrics.json has no classes"),
+        ("metrics.json", [], "metrics.json has no classes"),
+        ("run.json", {"seed": 3}, "run.json has no recipe_name, data"),
+    ):
+        write_json(build_run(tmp_path / "less") / name, value)
+        with pytest.raises(StoreError, match=told):
+            export(tmp_path / "less", "virelay", tmp_path / "out")
     broken = build_run(tmp_path / "broken")
     file = broken / "atlas/images/part-00000.parquet"
     file.write_bytes(file.read_bytes()[:40])

@@ -74,7 +74,8 @@ def numbers() -> dict[str, Any]:
         {"of": "signature", "rho": 0.05, "low": -0.1, "high": 0.2, "p": 0.61, "pooled": -0.04},
         {"of": "logit margin", "rho": 0.72, "low": 0.65, "high": 0.79, "p": 0.0005, "pooled": 0.8},
     ]
-    undefined = [{"of": "plane", "rho": None, "low": None, "high": None, "p": None, "pooled": None}]
+    relations = [one | {"images": count} for one, count in zip(relations, (890, 870, 900), strict=True)]
+    undefined = [{"of": "plane", "images": 4, "rho": None, "low": None, "high": None, "p": None, "pooled": None}]
     return {
         "images": 2000, "side": SIDE, "method": "spray", "explainer": "lrp.sequential_preset_a_flat",
         "classes": [
@@ -228,6 +229,15 @@ def test_classes_are_printed_and_forced_partitions_marked(page: Page) -> None:
     ]
 
 
+def test_maps_that_were_not_clustered_say_why(tmp_path: Path) -> None:
+    found = numbers()
+    found["classes"][1] |= {"count": 1, "forced": False, "note": "isomap: 16 are too few."}
+    found["flows"]["fgsm"] |= {"count": 1, "forced": False, "note": "isomap: 17 are too few."}
+    page = Page(report(build_run(tmp_path / "run", change={"atlas": found})).read_text(encoding="utf-8"), "atlas")
+    assert cells(page, "Classes as the network")[1][3] == "1 not clustered: isomap: 16 are too few."
+    assert "not clustered: isomap: 17 are too few." in page.words
+
+
 def test_cards_come_in_order_with_all_their_numbers(page: Page) -> None:
     cards = numbers()["cards"]
     facts = [[plain(name), plain(value)] for name, value in page.facts]
@@ -289,12 +299,13 @@ def test_the_flow_matrix_counts_and_colours(page: Page) -> None:
 
 def test_the_border_is_read_honestly(run: Path, page: Page) -> None:
     rows = cells(page, "Spearman")
-    assert rows[0][1:5] == ["distance to the border in the plane", "0.31 [0.20, 0.41]", "0.0005", "0.55"]
+    assert rows[0][1:5] == ["distance to the border in the plane 890 images", "0.31 [0.20, 0.41]", "0.0005", "0.55"]
     assert [row[-2] for row in rows[1:3]] == ["−0.04", "0.80"]
     assert sum(tag == "td" and at.get("class") == "muted" for tag, at in page.elements) == len(rows)
     assert rows[0][5] == "the interval excludes 0: images near the border fall to smaller gains"
     assert rows[1][-1] == "the interval includes 0: no relation shown"
-    assert rows[3][1:] == ["distance to the border in the plane", "–", "–", "–", "not defined"]
+    assert rows[2][0] == "margin of the logits, the baseline without a heat map 900 images"
+    assert rows[3][1:] == ["distance to the border in the plane 4 images", "–", "–", "–", "not defined"]
     assert "among images of one predicted class" in plain(page.captions[-1])
     assert (
         "In the plane, the interval excludes 0 (ρ = 0.31 [0.20, 0.41]): images near the border fall to smaller gains. "
@@ -319,6 +330,10 @@ def test_the_border_is_read_honestly(run: Path, page: Page) -> None:
     assert "no explanation, includes 0 as well (ρ" in _sentence_of(run, found)
     margin |= {"low": 0.05, "high": 0.3}
     assert "no explanation, excludes 0 (ρ" in _sentence_of(run, found)
+    found["border"]["fgsm"]["relations"][0] |= {"low": -0.4, "high": -0.2}
+    assert "no explanation, excludes 0 on the other side (ρ" in _sentence_of(run, found)
+    margin |= {"low": -0.5, "high": -0.1}
+    assert "no explanation, excludes 0 as well (ρ" in _sentence_of(run, found)
 
 
 def _sentence_of(run: Path, found: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
 
 from heatprint.atlas import counterfactual, suspect_region
 from heatprint.core.errors import InvalidInput
@@ -27,8 +29,9 @@ from heatprint.signatures.neighbours import distinct, nearest
 from heatprint.signatures.spray.fisher import separability
 from heatprint.signatures.spray.graph import neighbour_graph, smallest
 from heatprint.signatures.spray.proposal import conductance, separation
-from heatprint.signatures.spray.spray import SpRAy, normalised
+from heatprint.signatures.spray.spray import Relevance, SpRAy, normalised
 from heatprint.signatures.spray.stragglers import joins, without_stragglers
+from heatprint.signatures.spray.views import TwoViews
 from heatprint.study import load_recipe
 
 
@@ -64,6 +67,38 @@ def test_neighbours_of_others_are_found_far_from_the_origin_too() -> None:
     full = np.sqrt(((asked[:, None].astype(float) - points[None]) ** 2).sum(2))
     assert (rows == np.argsort(full, 1)[:, :5]).all()
     np.testing.assert_allclose(far, np.sort(full, 1)[:, :5])
+
+
+def slow_nearest(points: np.ndarray, count: int) -> np.ndarray:
+    full = ((points[:, None].astype(float) - points[None]) ** 2).sum(2)
+    np.fill_diagonal(full, np.inf)
+    return np.argsort(full, 1, kind="stable")[:, :count]
+
+
+@pytest.mark.parametrize(("apart", "noise"), [(10, 1e-2), (1000, 1e-1), (1, 1e-6)])
+def test_neighbours_within_tight_groups_far_apart_are_exact(apart: float, noise: float) -> None:
+    rng = np.random.default_rng(0)
+    points = np.concatenate([noise * rng.standard_normal((150, 32)) + side for side in (apart, -apart)])
+    points = points.astype(np.float32)
+    assert (nearest(points, 6)[0] == slow_nearest(points, 6)).all()
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e37, 1e-25, 1e-37])
+def test_neighbours_do_not_depend_on_the_unit(scale: float) -> None:
+    points = np.random.default_rng(0).standard_normal((80, 8))
+    rows, far = nearest((scale * points).astype(np.float32), 4)
+    expected, distance = nearest(points.astype(np.float32), 4)
+    assert (rows == expected).all()
+    np.testing.assert_allclose(far, scale * distance, rtol=1e-4)
+
+
+def test_neighbours_beside_one_far_away_and_among_many_as_near_are_exact() -> None:
+    points = np.random.default_rng(0).standard_normal((80, 8)).astype(np.float32)
+    points[7] *= 1e20
+    assert (nearest(points, 4)[0] == slow_nearest(points, 4)).all()
+    corners = np.array(list(np.ndindex(*(2,) * 10)), dtype=np.float32)
+    shuffled = corners[np.random.default_rng(0).permutation(len(corners))]
+    assert (nearest(shuffled, 15)[0] == slow_nearest(shuffled, 15)).all()  # 10 at 1, and 5 of 45 at the root of 2
 
 
 def test_asking_for_more_neighbours_than_there_are_is_refused() -> None:
@@ -112,6 +147,17 @@ def test_the_spectrum_is_that_of_the_dense_laplacian(sizes: list[int]) -> None:
 def test_the_eigenvalue_zero_counts_the_parts() -> None:
     vectors, _ = blobs([500, 450, 30, 20], apart=60)
     assert (smallest(neighbour_graph(vectors, 5), 8).values < 1e-9).sum() == 4
+
+
+def test_eigenvectors_are_kept_for_the_eigenvalues_asked_for_alone() -> None:
+    """Not for all of every part, which grows with the square of the number of parts."""
+    graph = cliques([12] * 300, [])
+    tracemalloc.start()
+    found = smallest(graph, 13)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * found.vectors.nbytes
+    np.testing.assert_allclose(graph @ found.vectors, 11 * found.vectors, atol=1e-9)
 
 
 def test_the_graph_is_symmetric_and_weighs_mutual_neighbours_double() -> None:
@@ -206,6 +252,26 @@ def test_what_is_rare_never_empties_the_graph(rare: float) -> None:
     assert found.count == 80
 
 
+@pytest.mark.parametrize("rare", [0.09, 0.1])
+@pytest.mark.parametrize("more", [0, 10])
+def test_where_most_parts_are_rare_none_is_left_out(rare: float, more: int) -> None:
+    vectors, kind = blobs([40 + more, *[40] * 11], apart=30)
+    kept, spectrum = without_stragglers(neighbour_graph(vectors, 10), rare, 13)
+    assert len(kept) == len(vectors)
+    assert np.isfinite(spectrum.values).all()
+    found = SpRAy(relevance="as given", shuffles=0, rare=rare).strategies(vectors)
+    assert found.proposed == 12
+    assert adjusted_rand_score(kind, found.labels) == 1
+
+
+def test_what_is_left_out_leaves_no_vertex_without_an_edge() -> None:
+    """The two last hang on to groups that are left out themselves."""
+    graph = cliques([2, 2, 12, 3, 2, 12, 1, 1], [(2, 0), (4, 2), (16, 0), (19, 2), (21, 2), (33, 4), (34, 0)])
+    kept, spectrum = without_stragglers(graph, 0.4, 4)
+    assert (graph[kept][:, kept].sum(1) > 0).all()
+    assert np.isfinite(spectrum.vectors).all()
+
+
 def test_left_out_vectors_join_the_nearest_that_is_kept() -> None:
     vectors = np.array([[0.0], [5.0], [6.0], [1.0]])
     assert joins(vectors, np.array([0, 1])).tolist() == [0, 1, 1, 0]
@@ -236,6 +302,18 @@ def test_another_number_can_be_asked_for() -> None:
     assert max(np.bincount(kind[found.labels == n]).max() / (found.labels == n).sum() for n in range(3)) == 1
 
 
+def test_what_is_proposed_does_not_depend_on_what_is_asked_for() -> None:
+    vectors, kind = blobs([60] * 8, apart=30)
+    few = SpRAy(relevance="as given", shuffles=0, parts=2, most=4)
+    for count in (None, 3, 8):
+        assert few.strategies(vectors, count=count).proposed == 1
+    eight = few.strategies(vectors, count=8)
+    assert adjusted_rand_score(kind, eight.labels) == 1
+    assert eight.embedding.shape == (480, 9)
+    default = replace(few, most=12)
+    assert default.strategies(vectors, count=20).proposed == default.strategies(vectors).proposed == 8
+
+
 # --- order, copies, seeds ---------------------------------------------------------------------------------
 
 
@@ -247,6 +325,19 @@ def test_the_order_of_the_maps_changes_nothing_and_equal_seeds_give_equal_bits()
     np.testing.assert_array_equal(found.labels[order], other.labels)
     np.testing.assert_array_equal(found.embedding[order], other.embedding)
     assert found.stability == other.stability
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    vectors, _ = blobs([300, 300, 300], width=400)
+    images = np.random.default_rng(0).integers(0, 256, (900, 3, 16, 16), dtype=np.uint8)
+    for method in (SpRAy(shuffles=1, parts=1), TwoViews(spray=SpRAy(parts=0))):
+        found = []
+        for threads in (1, 2):
+            with threadpool_limits(threads):
+                found.append(method.strategies(vectors, images))
+        one, two = found
+        np.testing.assert_array_equal(one.embedding, two.embedding)
+        assert one.separability == two.separability
 
 
 def test_copies_share_their_place_and_found_nothing_by_themselves() -> None:
@@ -297,12 +388,31 @@ def test_broken_input_is_refused_with_what_to_do() -> None:
         cluster(maps, SpRAy())
     with pytest.raises(InvalidInput, match="no maps"):
         SpRAy().strategies(maps[:0])
-    with pytest.raises(InvalidInput, match="count = 12 of 9"):
-        SpRAy().strategies(np.random.default_rng(0).standard_normal((9, 4)), count=12)
+    nine = np.random.default_rng(0).standard_normal((9, 4))
+    assert SpRAy().strategies(nine, count=12).count == 9  # no more than differ
+    with pytest.raises(InvalidInput, match="count = 0"):
+        SpRAy().strategies(nine, count=0)
     with pytest.raises(InvalidInput, match="9 maps of 2 images"):
         cluster(np.ones((9, 4, 4)), SpRAy(), images=np.ones((2, 3, 4, 4)))
     with pytest.raises(InvalidInput, match="neighbours = 0"):
         SpRAy(neighbours=0)
+
+
+def test_a_number_that_cannot_be_told_apart_is_refused() -> None:
+    maps = np.random.default_rng(0).uniform(size=(3, 6, 6))
+    assert cluster(maps, SpRAy(), count=1).count == 1
+    with pytest.raises(InvalidInput, match="count = 2 of 3 different maps"):
+        cluster(maps, SpRAy(), count=2)
+    with pytest.raises(InvalidInput, match=r"count = 2\.0; write a whole number"):
+        cluster(np.ones((9, 4, 4)), SpRAy(), count=2.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("relevance", ["absolute", "as given"])
+def test_maps_beyond_float32_are_counted_and_refused(relevance: Relevance) -> None:
+    maps = np.random.default_rng(0).standard_normal((30, 5))
+    maps[[3, 8]] *= 1e308
+    with pytest.raises(InvalidInput, match="2 of 30 maps hold NaN, infinity or values beyond float32"):
+        cluster(maps, SpRAy(relevance=relevance))
 
 
 def test_maps_are_divided_by_their_absolute_sum() -> None:
@@ -371,7 +481,7 @@ def test_strategies_are_found_where_they_were_planted_and_only_there(seed: int, 
     assert found.removed_rest.mean() <= 0.1
     assert bystanders.removed.mean() <= 0.1
     assert found.pasted.mean() >= 0.95
-    told = asked(rows, masks)  # where bars and footers really are, image by image
+    told = asked(rows, masks, maps=maps)  # where bars and footers really are, image by image
     assert told.removed.mean() >= 0.95
     assert told.removed_control.mean() <= 0.05
     assert told.pasted.mean() >= 0.95

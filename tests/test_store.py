@@ -58,6 +58,30 @@ def test_another_key_computes_again(store):
     assert compute.calls == 3
 
 
+@pytest.mark.parametrize("name", ["part-00000.parquet", "part-00000.safetensors"])
+def test_an_altered_part_is_never_read(store, name):
+    store.memo("s", 0, "k", Count())
+    path = store.root / "s" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(StoreError, match=rf"s/{name} is damaged; run the study again"):
+        store.read("s", 0)
+    path.unlink()
+    with pytest.raises(StoreError, match="is damaged"):
+        store.read("s", 0)
+
+
+def test_parts_beyond_the_last_are_removed(store):
+    for index in range(4):
+        store.memo("s", index, "k", Count())
+    store.trim("s", 2)
+    assert sorted(p.name for p in (store.root / "s").rglob("part-*")) == [
+        f"part-0000{index}.{kind}" for index in (0, 1) for kind in ("json", "parquet", "safetensors")
+    ]
+    store.trim("nothing", 0)
+    assert store.read("s", 1).rows["id"] == ["a", "b"]
+
+
 @pytest.mark.parametrize("name", ["part-00000.parquet", "part-00000.safetensors", "_done/part-00000.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone", "empty"])
 def test_a_torn_altered_or_missing_file_is_computed_again(store, name, damage):
@@ -137,6 +161,18 @@ def test_a_process_that_dies_before_its_first_stamp_leaves_a_usable_folder(tmp_p
     (tmp_path / "schema.json").write_text("{")
     with pytest.raises(StoreError, match="is damaged"):
         Store(tmp_path)
+
+
+def test_folders_of_a_killed_process_are_removed_too(tmp_path):
+    run = tmp_path / "run"
+    with Store(run).writing():
+        torn = run / ".csv.123.tmp"
+        (torn / "data").mkdir(parents=True)
+        (torn / "data" / ".x.123.tmp").write_text("half")
+        (run / ".outside.123.tmp").symlink_to(tmp_path)
+    with Store(run).writing():
+        assert not list(run.rglob(".*.tmp"))
+    assert run.exists()
 
 
 def test_foreign_and_newer_folders_are_refused(tmp_path):

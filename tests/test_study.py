@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +22,13 @@ from PIL import Image
 from heatprint.attacks import attack, make
 from heatprint.core.errors import InvalidInput, StoreError, UnknownName, Unsupported
 from heatprint.core.store import Store
+from heatprint.export import export
 from heatprint.models import load, predict
 from heatprint.study import load_recipe, recipe_names, study
 from heatprint.study.lines import line_of
 from heatprint.study.recipe import AtlasTable, ExplainerTable, MapTable
 from heatprint.study.records import join_attacked
-from heatprint.study.steps import same_study
+from heatprint.study.steps import Lab, same_study
 from heatprint.testing import labelled_batch
 
 
@@ -159,7 +161,44 @@ def test_a_folder_of_an_older_version_goes_on(tmp_path):
         same_study(store, load_recipe("tiny"))
         (tmp_path / "run/recipe.json").write_text(json.dumps(older))
         with pytest.raises(StoreError, match="another recipe"):
-            same_study(store, tiny(atlas=AtlasTable(side=14)))
+            same_study(store, tiny(pairs=7))
+
+
+def test_the_atlas_may_be_mended_without_a_new_study(run, tmp_path):
+    """Another [atlas] table is taken, and computes parts of the atlas alone."""
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    before = {p: p.stat().st_mtime_ns for p in copied.rglob("part-*")}
+    changed = tiny(atlas=AtlasTable(side=8, method="gebi", settings={"map_components": 40}))  # needs more maps
+    study(changed, copied)
+    again = {p.relative_to(copied).parts[0] for p, at in before.items() if p.stat().st_mtime_ns != at}
+    assert again == {"atlas"}
+    assert json.loads((copied / "recipe.json").read_bytes())["atlas"]["method"] == "gebi"
+    told = json.loads((copied / "metrics.json").read_bytes())["atlas"]
+    assert all(one["count"] == 1 and "too few" in one["note"] for one in told["classes"])
+    assert "not clustered: isomap" in (copied / "report.html").read_text()
+
+
+def test_a_study_at_work_is_not_a_finished_one(run, tmp_path, monkeypatch):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    mark = copied / "attacks/clear/fgsm/test/_done/part-00000.json"
+    for name in ("_done/part-00007.json", "part-00007.parquet"):  # of a larger set of images
+        (mark.parent.parent / name).write_bytes((mark.parent.parent / name.replace("7", "0")).read_bytes())
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lab, "figures", killed)
+        with pytest.raises(KeyboardInterrupt):
+            study(load_recipe("tiny"), copied)
+    assert not (copied / "metrics.json").exists()
+    with pytest.raises(StoreError, match="not a finished run"):
+        export(copied, "csv", tmp_path / "csv")
+    study(load_recipe("tiny"), copied)
+    assert (copied / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+    assert not list(copied.rglob("part-00007*"))
 
 
 def test_names_that_are_not_utf8_go_through_a_whole_study(tmp_path):
@@ -266,8 +305,9 @@ def test_mistakes_in_a_recipe_name_line_field_and_what_is_valid(tmp_path, old, n
     assert load_recipe(path).name == "mine"
     assert old in GOOD
     path.write_text(GOOD.replace(old, new, 1))
-    with pytest.raises(InvalidInput, match=told):
+    with pytest.raises(InvalidInput, match=told) as caught:
         load_recipe(path)
+    assert ".." not in str(caught.value).replace("../b", "")
 
 
 def test_a_recipe_that_is_not_there_is_named():

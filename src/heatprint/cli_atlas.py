@@ -108,6 +108,11 @@ def _check_places(images: Path, against: Path | None, out: Path, *, force: bool)
             raise InvalidInput(f"atlas: {name} = {path}: there is no such folder.")
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
         raise InvalidInput(f"atlas: --out {out} must name an HTML file, e.g. --out atlas.html.")
+    from heatprint.core.store import in_the_way
+
+    blocked = in_the_way(out.absolute())
+    if blocked:
+        raise InvalidInput(f"atlas: --out {out} cannot be written, since {blocked} is a file. Name another --out.")
     if out.exists() and not force:
         raise InvalidInput(f"atlas: {out} exists. Name another --out, or write --force to replace it.")
 
@@ -161,6 +166,7 @@ def _print_class(kind: Mapping[str, Any], cards: Sequence[Mapping[str, Any]]) ->
     from heatprint.report.measures import number
 
     shown = f" ({kind['count']} shown, exploratory)" if kind["forced"] else ""
+    shown = f" (not clustered: {kind['note']})" if kind["note"] else shown
     typer.echo(
         f"\n{kind['class']}: {kind['images']} images; strategies proposed: {kind['proposed']}{shown}; "
         f"stability {number(kind['stability'])}, separability {number(kind['separability'])}"

@@ -33,15 +33,16 @@ class Counterfactual:
 
     Attributes:
         label: The class of the suspected strategy.
-        area: Mean share of an image of the strategy that the region covers.
-        inside: int64 [n], rows of the strategy's images.
-        rest: int64 [r], rows of other images predicted as this class.
+        area: Mean share of an image of `inside` that the region covers.
+        inside: int64 [n], rows of the strategy's images that have a region.
+        rest: int64 [r], rows of other images predicted as this class that have a region.
         others: int64 [m], rows of images predicted as other classes.
         removed: bool [n], the image leaves the class when the region is filled from its surroundings.
         removed_control: bool [n], it does when the same shape is filled elsewhere.
         removed_rest: bool [r], an image of the rest of the class does when the region is filled.
         pasted: bool [m], the image turns to this class when the region of the strategy's medoid is pasted on it.
-        pasted_control: bool [m], it does when the same region of an image without the artefact is pasted.
+        pasted_control: bool [m], it does when the same region of an image outside the strategy is pasted; [m - 1] where
+            that image is one of `others`, which is not pasted on itself.
     """
 
     label: int
@@ -75,15 +76,15 @@ def counterfactual(
 
     Removal fills the region from its surroundings (`heatprint.explainers.trust.road.impute`), which leaves neither
     the artefact's colours nor a patch of its own. Its control fills the same shape somewhere else in the same image.
-    The donor of the pasted region is the strategy's medoid; that of the control is the medoid of the rest of the
-    class, or of the other classes where there is no rest.
+    The donor of the pasted region is the medoid of the strategy's images with a region; that of the control is the
+    medoid of the rest of the class, or of the other classes where there is no rest.
 
     Args:
         classifier: Who is asked.
         batch: The images: those of the strategy, and others.
         inside: Rows of the strategy's images; all predicted as one class.
         region: bool [H, W] for all images, or bool [N, H, W], one for each, such as the known place of a planted
-            artefact; an image without a region is left as it is.
+            artefact; from an image without a region nothing can be removed, and it counts in no share of removals.
         maps: Heat maps [N, h, w] by which medoids are found; without them the donor is the first by id.
         predicted: int64 [N], the class of each image's prediction where it is known already.
         seed: Of the control's place, which depends on the image's id alone.
@@ -99,6 +100,9 @@ def counterfactual(
     label = int(predicted[inside[0]])
     own = predicted == label
     rest, others = np.setdiff1d(np.flatnonzero(own), inside), np.flatnonzero(~own)
+    plain = rest if len(rest) else others  # whose medoid gives the control's patch
+    marked = np.asarray(masks.any((1, 2)))
+    inside, rest = inside[marked[inside]], rest[marked[rest]]
     elsewhere = masks.copy()
     for row in inside:
         rng = stream(seed, "atlas/counterfactual", batch.ids[row])
@@ -109,17 +113,16 @@ def counterfactual(
 
     donor = _medoid(batch, inside, maps)
 
-    def turns(giver: np.ndarray) -> np.ndarray:
-        if not len(giver):
-            return np.zeros(0, dtype=bool)
-        source = batch.pixels[_medoid(batch, giver, maps)]
-        pasted = torch.where(torch.from_numpy(masks[donor]), source, batch.pixels[others])
+    def turns(giver: int, onto: np.ndarray) -> np.ndarray:
+        pasted = torch.where(torch.from_numpy(masks[donor]), batch.pixels[giver], batch.pixels[onto])
         return np.asarray(_answers(classifier, pasted) == label)
+
+    control = _medoid(batch, plain, maps) if len(plain) else donor
 
     return Counterfactual(
         label=label, area=float(masks[inside].mean()), inside=inside, rest=rest, others=others,
         removed=leaves(inside, masks), removed_control=leaves(inside, elsewhere), removed_rest=leaves(rest, masks),
-        pasted=turns(inside), pasted_control=turns(rest if len(rest) else others),
+        pasted=turns(donor, others), pasted_control=turns(control, others[others != control]),
     )  # fmt: skip
 
 

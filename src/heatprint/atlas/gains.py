@@ -29,10 +29,10 @@ def gains(attacked: Attacked) -> np.ndarray:
     """The step of each image's first success, float64 [N], in the attack's own units.
 
     Infinite for an image that never fell: beyond every gain tried. NaN for one that was not attacked, for a success
-    without a known step, and for all images of an attack that never told a step.
+    without a known step, and for all images of an attack that had successes and told a step of none.
     """
     step, won = attacked.step.double().numpy(), attacked.success.numpy()
-    if not (step >= 0).any():
+    if won.any() and not (step >= 0).any():
         return np.full(len(step), np.nan)
     found = np.where(won, np.where(step >= 0, step, np.nan), np.inf)
     return np.where(attacked.skipped.numpy(), np.nan, found)

@@ -6,7 +6,7 @@
 
 A part is written under a temporary name, synced, renamed, and only then marked done. A part counts as done
 when its mark carries the expected key and both files still have the digests in the mark; anything else (a
-torn write, an altered file, other settings) is computed again and replaced. Nothing here imports torch.
+torn write, an altered file, other settings) is computed again and replaced, and never read. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.fsync(folder)  # the rename itself must reach the disk, too
     finally:
         os.close(folder)
+
+
+def in_the_way(path: Path) -> Path | None:
+    """The file that stands where a folder above `path` would have to be; None where nothing does."""
+    return next((above for above in path.parents if above.exists() and not above.is_dir()), None)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -107,8 +113,11 @@ class Store:
                 raise StoreError(
                     f"store: another process is writing to {self.root}. Wait for it, or name another folder."
                 ) from error
-            for torn in self.root.rglob(".*.tmp"):  # left by a killed process; nobody else writes now
-                torn.unlink()
+            for torn in list(self.root.rglob(".*.tmp")):  # left by a killed process; nobody else writes now
+                if torn.is_dir() and not torn.is_symlink():
+                    shutil.rmtree(torn)
+                else:
+                    torn.unlink(missing_ok=True)  # gone already with its folder
             write_json(self.root / STAMP, {"schema": SCHEMA})
             yield
 
@@ -122,8 +131,9 @@ class Store:
             compute: Makes the part; called only when it is missing, damaged or of another key.
         """
         key = digest(SCHEMA, step, index, key)
-        if self._is_done(step, index, key):
-            return self.read(step, index)
+        if self._mark(step, index).get("key") == key:
+            with suppress(StoreError):  # damaged: computed again
+                return self.read(step, index)
         start = time.monotonic()
         part = compute()
         rows, arrays, mark = self._paths(step, index)
@@ -141,30 +151,41 @@ class Store:
         return self.read(step, index)
 
     def read(self, step: str, index: int) -> Part:
-        """A finished part, rows as lists of Python values."""
+        """A finished part, rows as lists of Python values.
+
+        Raises:
+            StoreError: It is missing, or its files are not those that were written.
+        """
         rows, arrays, mark = self._paths(step, index)
-        if not mark.exists():
+        files = self._mark(step, index).get("files")
+        if not isinstance(files, dict):
             raise StoreError(f"store: {mark.relative_to(self.root)} is missing; run the study again.")
-        files = json.loads(mark.read_bytes())["files"]
+        for name, expected in files.items():
+            file = self.root / step / name
+            if not file.is_file() or file_digest(file) != expected:
+                raise StoreError(f"store: {file.relative_to(self.root)} is damaged; run the study again.")
         return Part(
             rows=pq.read_table(rows).to_pydict() if rows.name in files else {},
             arrays=load(arrays.read_bytes()) if arrays.name in files else {},
         )
 
+    def trim(self, step: str, count: int) -> None:
+        """Remove the parts of a step from number `count` on, which an earlier, larger set of images left."""
+        for mark in (self.root / step / "_done").glob("part-*.json"):
+            index = int(mark.stem.removeprefix("part-"))
+            for path in reversed(self._paths(step, index) if index >= count else ()):  # the mark first
+                path.unlink(missing_ok=True)
+
     def _paths(self, step: str, index: int) -> tuple[Path, Path, Path]:
         folder, name = self.root / step, f"part-{index:05d}"
         return folder / f"{name}.parquet", folder / f"{name}.safetensors", folder / "_done" / f"{name}.json"
 
-    def _is_done(self, step: str, index: int, key: str) -> bool:
-        mark = self._paths(step, index)[2]
+    def _mark(self, step: str, index: int) -> dict[str, Any]:
+        """What the mark of a part says; nothing where it is missing or torn."""
         try:
-            written = json.loads(mark.read_bytes())
-            same = written["key"] == key
-            return same and all(
-                file_digest(self.root / step / name) == expected for name, expected in written["files"].items()
-            )
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return False  # no mark, a torn mark, or a file gone: compute again
+            return dict(json.loads(self._paths(step, index)[2].read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return {}
 
 
 def _check_schema(stamp: Path) -> None:

@@ -6,9 +6,9 @@
     flows-<attack>.csv   one row per strategy of the clean maps, one column "to ..." per strategy of the attacked maps
 
 Files are UTF-8 with a byte-order mark, without which Excel takes them for another encoding. What is not known (NaN,
-none) is empty. A text that begins like a formula (``= + - @``, tab or carriage return) gets an apostrophe in front,
-which spreadsheets show as text: an id such as ``=cmd()`` must not be carried out by whoever opens the file. Numbers
-never get one.
+none) is empty. A text that begins like a formula (``= + - @``, also in full width, tab or line break) gets an
+apostrophe in front, which spreadsheets show as text: an id such as ``=cmd()`` must not be carried out by whoever opens
+the file. Numbers never get one. Every cell is quoted, so that no id falls apart where cells are separated otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from heatprint.export.finished import Finished
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+FORMULA = tuple("=+-@＝＋－＠\t\r\n")  # the second four are in full width
 IN_STRATEGIES = ("id", "label", "predicted", "strategy")
 FIRST = ("name", "class", "strategy", "images", "clean", "attacked", "difference")  # columns of a card or a flow
 
@@ -67,7 +67,7 @@ def _table(path: Path, rows: list[dict[str, Any]]) -> None:
         return
     columns = list(dict.fromkeys(name for row in rows for name in row))  # a card may lack what another one has
     with path.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as stream:
-        table = csv.writer(stream)
+        table = csv.writer(stream, quoting=csv.QUOTE_ALL)
         table.writerow([_cell(name) for name in columns])
         table.writerows([_cell(row.get(name)) for name in columns] for row in rows)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from heatprint.core.errors import InvalidInput, UnknownName
+from heatprint.core.store import in_the_way
 from heatprint.export.csv import write_csv
 from heatprint.export.finished import Finished, read_finished
 from heatprint.export.huggingface import write_huggingface
@@ -36,16 +37,15 @@ def export(run: Path, to: str, out: Path) -> Path:
 
     Raises:
         UnknownName: There is no such target.
-        InvalidInput: `out` is not empty.
+        InvalidInput: `out` is not empty, lies in the run folder, or below a file.
         StoreError: The run has no atlas, or is damaged.
         MissingExtra: ``"virelay"`` needs h5py.
     """
     if to not in TARGETS:
         raise UnknownName("export: the target", to, TARGETS)
-    out = out.resolve()
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise InvalidInput(f"export: {out} is not an empty folder. Name a new one.")
+    _check_place(run, out)
     finished = read_finished(run)
+    out = out.resolve()
     torn = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     torn.mkdir(parents=True)
     try:
@@ -54,3 +54,14 @@ def export(run: Path, to: str, out: Path) -> Path:
     finally:
         shutil.rmtree(torn, ignore_errors=True)  # gone already where the rename worked
     return out
+
+
+def _check_place(run: Path, out: Path) -> None:
+    """Refuse what cannot be written to, by the name the caller gave it."""
+    blocked = in_the_way(out.resolve())
+    if blocked:
+        raise InvalidInput(f"export: {out} cannot be made, since {blocked} is a file. Name a new folder.")
+    if out.resolve().is_relative_to(run.resolve()):
+        raise InvalidInput(f"export: {out} lies in the run folder {run}, which is the study's own. Name another place.")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise InvalidInput(f"export: {out} is not an empty folder. Name a new one.")

@@ -17,6 +17,8 @@ from heatprint.core.store import Part, Store
 
 IMAGE_COLUMNS = ("id", "label", "predicted", "strategy", "image")
 POINT_COLUMNS = ("id", "label", "kind", "predicted", "success", "x", "y", "px", "py")
+RUN_KEYS = ("recipe_name", "seed", "data")
+ATLAS_KEYS = ("classes", "cards", "flows")
 ATTACKED = "attacks/clear"  # the atlas is about the undefended model
 
 
@@ -93,17 +95,18 @@ def read_finished(run: Path) -> Finished:
     if not run.is_dir():
         raise StoreError(f"export: {run} is not a folder. Make the run: heatprint study --out {run}")
     store = Store(run)
-    metrics = _json(run, "metrics.json")
+    settings, metrics = _json(run, "run.json", RUN_KEYS), _json(run, "metrics.json", ("classes",))
     if not metrics.get("atlas"):
         raise StoreError(
             f"export: {run} has no atlas: an older heatprint wrote it, or its recipe has none. "
             f"Run the study again: heatprint study --out {run}"
         )
+    _check_keys(run, "the atlas in metrics.json", metrics["atlas"], ATLAS_KEYS)
     images = _part(store, "atlas/images", IMAGE_COLUMNS)
     points = _part(store, "global", POINT_COLUMNS)
     return Finished(
         store=store,
-        settings=_json(run, "run.json"),
+        settings=settings,
         metrics=metrics,
         images=images.rows,
         maps=_array(store, images, "maps", 3),
@@ -113,11 +116,20 @@ def read_finished(run: Path) -> Finished:
     )
 
 
-def _json(run: Path, name: str) -> dict[str, Any]:
+def _json(run: Path, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """One of the two JSON files, with the keys it must have."""
     try:
-        return dict(json.loads((run / name).read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
+        found = json.loads((run / name).read_bytes())
+    except (OSError, ValueError) as error:
         raise _broken(run, f"{name} cannot be read ({error})") from error
+    _check_keys(run, name, found, keys)
+    return dict(found)
+
+
+def _check_keys(run: Path, what: str, found: Any, keys: tuple[str, ...]) -> None:
+    missing = [key for key in keys if not isinstance(found, dict) or key not in found]
+    if missing:
+        raise _broken(run, f"{what} has no {', '.join(missing)}")
 
 
 def _part(store: Store, step: str, columns: tuple[str, ...], index: int = 0) -> Part:

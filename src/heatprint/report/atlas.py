@@ -29,7 +29,7 @@ class ClassLine:
         name: The class that the maps explain.
         images: How many images the network called so.
         proposed: Strategies that the data propose.
-        mark: What a reader must know of the number shown, where it is not the one proposed.
+        mark: What a reader must know of the number shown, where it is not the one proposed, or nothing was clustered.
         count: Strategies shown.
         stability: Mean adjusted Rand index of the strategies found again, in words.
         separability: Fisher separability, in words.
@@ -87,6 +87,7 @@ class Relation:
 
     Attributes:
         of: The distance.
+        images: How many were compared.
         rho: Rank correlation within predicted classes.
         interval: Its 95 % interval.
         pooled: Rank correlation over all classes.
@@ -95,6 +96,7 @@ class Relation:
     """
 
     of: str
+    images: int
     rho: str
     interval: str
     pooled: str
@@ -209,7 +211,9 @@ def _class_line(line: Mapping[str, Any]) -> ClassLine:
 
 
 def _mark(found: Mapping[str, Any]) -> str:
-    """A partition that the data do not propose must never look like one they do."""
+    """A partition that the data do not propose must never look like one they do, nor one strategy like a finding."""
+    if found.get("note"):
+        return f"not clustered: {found['note']}"
     if not found["forced"]:
         return ""
     return f"the data propose {found['proposed']}; shown: {found['count']}, exploratory"
@@ -254,6 +258,7 @@ def _border(title: str, found: Mapping[str, Any]) -> Border:
         relations=tuple(
             Relation(
                 of=DISTANCES.get(name, name),
+                images=one["images"],
                 rho=number(one["rho"]),
                 interval=_interval(one),
                 pooled=number(one["pooled"]),
@@ -289,8 +294,8 @@ def _sentence(plane: Mapping[str, Any] | None, margin: Mapping[str, Any] | None)
     said = f"In the plane, {found} (ρ = {number(plane['rho'])} {_interval(plane)}): {reading}."
     if not margin or margin["low"] is None or margin["high"] is None:
         return said
-    verb = "excludes" if _excludes(margin) else "includes"
-    also = " as well" if _excludes(margin) == _excludes(plane) else ""
+    verb = "excludes" if _side(margin) else "includes"
+    also = {0: " as well", 2: " on the other side"}.get(abs(_side(margin) - _side(plane)), "")
     beside = "the two intervals overlap"
     if margin["low"] > plane["high"]:
         beside = "it lies wholly above that of the plane"
@@ -302,5 +307,6 @@ def _sentence(plane: Mapping[str, Any] | None, margin: Mapping[str, Any] | None)
     )
 
 
-def _excludes(one: Mapping[str, Any]) -> bool:
-    return bool(one["low"] > 0 or one["high"] < 0)
+def _side(one: Mapping[str, Any]) -> int:
+    """On which side of 0 an interval lies, 1 or -1; 0 where it includes 0."""
+    return int(one["low"] > 0) - int(one["high"] < 0)

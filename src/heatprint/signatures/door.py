@@ -15,7 +15,7 @@ from heatprint.core.values import Batch
 from heatprint.models.predict import batch_size
 from heatprint.signatures.copies import distinct_images
 from heatprint.signatures.embeddings.pca import PCA
-from heatprint.signatures.neighbours import distinct
+from heatprint.signatures.neighbours import check_finite, distinct
 from heatprint.signatures.strategies import Clusterer, Strategies
 
 
@@ -80,12 +80,13 @@ def embed(signatures: Signatures | np.ndarray, method: Embedder) -> np.ndarray:
         method: An embedder, e.g. ``signatures.make("umap", seed=0)``.
 
     Raises:
-        InvalidInput: Fewer than four vectors, or values that are not finite.
+        InvalidInput: Fewer than four vectors, or values that are not finite in float32.
         BrokenContract: The embedder returned another shape, or places that are not finite.
     """
     vectors = signatures.vectors if isinstance(signatures, Signatures) else signatures
-    if vectors.ndim != 2 or len(vectors) < 4 or not vectors.shape[1] or not np.isfinite(vectors).all():
+    if vectors.ndim != 2 or len(vectors) < 4 or not vectors.shape[1]:
         raise InvalidInput(f"embed: at least four finite vectors [N, D] are needed, got {list(vectors.shape)}.")
+    check_finite("embed", "vectors", vectors)
     different = distinct(vectors)
     count, columns = different.vectors.shape
     chosen = method if count >= 4 and columns >= 2 else PCA()
@@ -110,13 +111,16 @@ def cluster(
         count: How many strategies to tell apart; None for as many as the maps propose.
 
     Raises:
-        InvalidInput: No maps, values that are not finite, other numbers of maps and images.
+        InvalidInput: No maps, values that are not finite, other numbers of maps and images, a count that is no whole
+            number.
         BrokenContract: The method returned something other than one label from 0 to count - 1 per map.
     """
     if maps.ndim < 2 or not len(maps) or not np.isfinite(maps).all():
         raise InvalidInput(f"cluster: finite maps [N, ...] are needed, N 1 or more; got {list(maps.shape)}.")
     if images is not None and len(images) != len(maps):
         raise InvalidInput(f"cluster: {len(maps)} maps of {len(images)} images; give one map for each image.")
+    if count is not None and not isinstance(count, int | np.integer):
+        raise InvalidInput(f"cluster: count = {count!r}; write a whole number of strategies, or None.")
     found = method.strategies(maps, images, count=count)
     if found.labels.shape != (len(maps),) or set(found.labels.tolist()) != set(range(found.count)):
         raise BrokenContract(

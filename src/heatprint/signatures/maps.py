@@ -85,7 +85,7 @@ def sum_pooled(maps: np.ndarray | Tensor, side: int) -> np.ndarray:
     Raises:
         InvalidInput: Another shape, values that are not finite, or a side that would enlarge the maps.
     """
-    tensor = torch.as_tensor(maps)
+    tensor = maps.detach() if isinstance(maps, Tensor) else torch.from_numpy(np.ascontiguousarray(maps))
     if tensor.ndim != 3 or not 1 <= side <= min(tensor.shape[1:]):
         raise InvalidInput(
             f"sum_pooled: maps {list(tensor.shape)} to side {side}; give maps [N, H, W], and a side from 1 to the "

@@ -26,6 +26,7 @@ class Strategies:
         separability: Fisher separability of the strategies, the largest ratio of the variance between them to that
             within along any direction (Anders et al. 2022); 0 for one strategy. The class to look at first is that
             with the largest.
+        note: Why the maps were not told apart, where no clustering was made; else empty.
     """
 
     labels: np.ndarray
@@ -36,6 +37,7 @@ class Strategies:
     embedding: np.ndarray
     stability: float
     separability: float
+    note: str = ""
 
     def sizes(self) -> np.ndarray:
         """Images in each strategy, int64 [count]."""
@@ -52,13 +54,14 @@ class Clusterer(Protocol):
         Args:
             maps: Heat maps, or signatures.
             images: What the maps explain, in the same order.
-            count: How many strategies to tell apart; None for as many as the maps propose.
+            count: How many strategies to tell apart, or as many as differ if these are fewer; None for as many as the
+                maps propose.
         """
         ...
 
 
-def one_strategy(maps: int) -> Strategies:
-    """All of so many maps together, where there is no graph to tell them apart."""
+def one_strategy(maps: int, *, note: str = "") -> Strategies:
+    """All of so many maps together, where there is no graph to tell them apart; `note` may say why."""
     nothing = np.empty(0)
     return Strategies(
         labels=np.zeros(maps, dtype=np.int64),
@@ -69,6 +72,7 @@ def one_strategy(maps: int) -> Strategies:
         embedding=np.empty((maps, 0)),
         stability=float("nan"),
         separability=0.0,
+        note=note,
     )
 
 

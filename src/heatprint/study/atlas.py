@@ -6,6 +6,7 @@ as JSON under ``told``. `summarised` puts these together.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,11 +26,11 @@ from heatprint.atlas import (
 )
 from heatprint.atlas.cards import MEDOIDS
 from heatprint.core.classifier import Classifier
+from heatprint.core.errors import InvalidInput
 from heatprint.core.lattice import encode_pngs
 from heatprint.core.protocols import Explainer, Progress, silent
 from heatprint.core.store import Part
 from heatprint.core.values import Attacked, Batch
-from heatprint.data.splits import sample
 from heatprint.explainers import explain
 from heatprint.models.predict import predict
 from heatprint.signatures.maps import heat_maps
@@ -45,7 +46,10 @@ UNITS = {"fgsm": "levels of 1/255", "one-pixel": "generations"}  # of an attack'
 
 @dataclass(frozen=True, kw_only=True)
 class Exploring:
-    """A clustering that has something to show: a few strategies where one is proposed, one where there are few maps.
+    """A clustering that has something to show: a few strategies where one is proposed, one where it refuses the maps.
+
+    Hours into a study, maps that a method refuses, because they are too few or too many for it, are shown as one
+    strategy; `Strategies.note` has what it said.
 
     Attributes:
         method: Clusters.
@@ -58,22 +62,21 @@ class Exploring:
     shown: int = 3
 
     def strategies(self, maps: np.ndarray, images: np.ndarray | None = None, *, count: int | None = None) -> Strategies:
-        """See `heatprint.signatures.strategies.Clusterer`."""
+        """See `heatprint.signatures.strategies.Clusterer`.
+
+        Raises:
+            InvalidInput: Maps that are not finite, or none.
+        """
         different = len(distinct(normalised(maps)).vectors)
         if different < FEWEST:
-            return one_strategy(len(maps))
+            return one_strategy(len(maps), note=f"maps that differ: {different}, fewer than {FEWEST}")
         asked = count or self.wanted
-        # the number proposed comes with every answer, so where it is 1, as mostly, one answer is enough
-        found = self.method.strategies(maps, images, count=min(asked or self.shown, different))
-        if asked or found.proposed == 1:
-            return found
-        return self.method.strategies(maps, images)
-
-
-def _half(maps: np.ndarray) -> np.ndarray:
-    """Maps in half precision, which they are kept in; what it cannot hold becomes the largest it can."""
-    most = np.finfo(np.float16).max
-    return np.asarray(np.clip(maps, -most, most).astype(np.float16))
+        try:
+            # the number proposed comes with every answer, so where it is 1, as mostly, one answer is enough
+            found = self.method.strategies(maps, images, count=asked or self.shown)
+            return found if asked or found.proposed == 1 else self.method.strategies(maps, images)
+        except InvalidInput as refused:
+            return one_strategy(len(maps), note=str(refused))
 
 
 def measure_images(
@@ -122,7 +125,7 @@ def measure_images(
             {"bytes": png, "path": f"{i}.png"} for i, png in zip(batch.ids, encode_pngs(batch.pixels), strict=True)
         ],
     }
-    arrays = {"maps": _half(maps), "logits": logits.float().numpy(), "spectral": spectral}
+    arrays = {"maps": maps, "logits": logits.float().numpy(), "spectral": spectral}
     return Part(rows=columns, arrays={**arrays, "told": told.spelled(told.by_rank(kinds))})
 
 
@@ -149,7 +152,7 @@ def measure_cards(
         seed: Of the counterfactuals' controls.
         progress: Told after each card.
     """
-    maps = images.arrays["maps"].astype(np.float32)
+    maps = images.arrays["maps"]
     predicted = np.array([classifier.classes.index(name) for name in images.rows["predicted"]])
     named: dict[str, Card] = {}
     rows_of: dict[str, np.ndarray] = {}
@@ -203,13 +206,19 @@ def _tested(
     region = suspect_region(maps[inside], maps[rest], size=size)
     if not region.any() or region.all():
         return None, np.zeros(size, dtype=bool)
-    few = [group[sample(batch.take(group.tolist()), TESTED).numpy()] for group in (inside, rest, others)]
+    few = [_some(batch, group) for group in (inside, rest, others)]
     asked = np.concatenate(few)
     few_images = batch.take(asked.tolist())
     found = counterfactual(
         classifier, few_images, np.arange(len(few[0])), region, maps=maps[asked], predicted=predicted[asked], seed=seed
     )
     return {"region": round(found.area, 6), **found.shares()}, region
+
+
+def _some(batch: Batch, rows: np.ndarray) -> np.ndarray:
+    """At most `TESTED` of these rows by hash of id alone: shares by true class would favour the misclassified."""
+    ranked = sorted(rows.tolist(), key=lambda row: hashlib.blake2b(batch.ids[row].encode()).digest())
+    return np.array(sorted(ranked[:TESTED]), dtype=np.int64)
 
 
 def _pictures(
@@ -259,13 +268,8 @@ def measure_flows(
     moved = clean.copy()
     if len(changed):
         side = clean.shape[1]
-        moved[changed] = _half(
-            heat_maps(classifier, after.take(changed.tolist()), explainer, side=side, progress=progress)
-        )
-    found = flows(
-        clean.astype(np.float32), moved.astype(np.float32), method, ids=before.ids,
-        images=(before.pixels.numpy(), after.pixels.numpy()),
-    )  # fmt: skip
+        moved[changed] = heat_maps(classifier, after.take(changed.tolist()), explainer, side=side, progress=progress)
+    found = flows(clean, moved, method, ids=before.ids, images=(before.pixels.numpy(), after.pixels.numpy()))
     classes = [images.rows["predicted"][row] for row in rows]
     columns = {
         "id": list(before.ids),

@@ -43,6 +43,7 @@ def graph(found: Strategies) -> dict[str, Any]:
         "proposed": found.proposed,
         "count": found.count,
         "forced": found.count != found.proposed,
+        "note": found.note,
         "stability": found.stability,
         "separability": found.separability,
         "eigenvalues": found.eigenvalues[:EIGENVALUES].tolist(),
@@ -108,6 +109,7 @@ def flow(found: Flows, classes: Sequence[str]) -> dict[str, Any]:
         "proposed": found.strategies.proposed,
         "count": found.strategies.count,
         "forced": found.strategies.count != found.strategies.proposed,
+        "note": found.strategies.note,
         "stability": found.strategies.stability,
         "strategies": [
             {

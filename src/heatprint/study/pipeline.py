@@ -20,7 +20,8 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
 
     Args:
         recipe: See `load_recipe`.
-        out: The run folder; a rerun computes only what is not there, with equal results.
+        out: The run folder; a rerun computes only what is not there, with equal results. While it runs, the folder is
+            not a finished one: ``metrics.json`` is taken away first and written last.
         watch: Shows progress.
 
     Returns:
@@ -35,6 +36,7 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
         watch = Logged(watch, store.root / "events.jsonl")
         lab = Lab(recipe, store, watch)
         data = lab.load()
+        (store.root / "metrics.json").unlink(missing_ok=True)  # of an earlier finish, perhaps on other images
         clear = lab.train(data)
         for_training = {a.name: lab.attack(clear, data.train, a, "train") for a in recipe.attacks if a.train}
         old = {a.name: lab.attack(clear, data.test, a, "test") for a in recipe.attacks}

@@ -263,7 +263,7 @@ def _told(error: dict[str, Any], text: str, origin: str) -> str:
     if error["type"] == "extra_forbidden":
         return f"{where}: {UnknownName('the field', str(loc[-1]), _fields(loc[:-1]))}"
     came = "" if error["type"] == "missing" or isinstance(error["input"], dict) else f", got {error['input']!r}"
-    return f"{where}: {error['msg'].removeprefix('Value error, ')}{came}."
+    return f"{where}: {error['msg'].removeprefix('Value error, ').removesuffix('.')}{came}."
 
 
 def _fields(loc: tuple[Any, ...]) -> list[str]:

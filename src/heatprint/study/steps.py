@@ -138,6 +138,7 @@ class Lab:
                 )
                 done.append(from_part(part, piece))
                 progress(int(rows[-1]) + 1, len(chosen), _won(done))
+        self._store.trim(step, len(done))
         return join_attacked(done)
 
     def defend(self, clear: Classifier, images: Batch, attacked: Mapping[str, Attacked]) -> list[Classifier]:
@@ -236,7 +237,7 @@ class Lab:
         explainer, method, seed = recipe.explainer.make(), table.clusterer(recipe.seed), recipe.seed
         chosen = test.take(sample(test, table.images))
         units = {a.name: UNITS.get(a.method, "steps") for a in recipe.attacks}
-        key = (VERSION, classifier.digest, explainer, method, table.side, *_identity(chosen))
+        key = (VERSION, "by id", classifier.digest, explainer, method, table.side, *_identity(chosen))
         outcomes = {name: (one.adversarial.pixels, one.success) for name, one in old.items()}
         with self._watch.step("strategies") as progress:
             images = self._store.memo(
@@ -334,14 +335,16 @@ def rehearse(classifier: Classifier, recipe: Recipe) -> None:
 
 
 def same_study(store: Store, recipe: Recipe) -> None:
-    """Refuse a folder that holds another study; where the images lie and on what device may differ.
+    """Refuse a folder that holds another study; where the images lie, on what device, and the atlas may differ.
+
+    The atlas is the last that is computed, and nothing else depends on it: its table may be mended without a new study.
 
     Raises:
         StoreError: The folder was begun with another recipe or seed.
     """
     path = store.root / "recipe.json"
     whole = json.loads(recipe.model_dump_json(exclude={"device": True, "data": {"source"}}))
-    if path.exists() and _with_defaults(json.loads(path.read_bytes())) != whole:
+    if path.exists() and _before_atlas(_with_defaults(json.loads(path.read_bytes()))) != _before_atlas(whole):
         raise StoreError(
             f"study: {store.root} holds a study of another recipe or seed, which would be overwritten. "
             "Name another folder, or delete this one."
@@ -355,6 +358,10 @@ def _with_defaults(written: Any) -> Any:
         return json.loads(Recipe.model_validate(written).model_dump_json(exclude={"device": True, "data": {"source"}}))
     except (ValueError, HeatprintError):
         return written
+
+
+def _before_atlas(recipe: Any) -> Any:
+    return {name: value for name, value in recipe.items() if name != "atlas"} if isinstance(recipe, dict) else recipe
 
 
 def _device(wanted: str) -> torch.device:

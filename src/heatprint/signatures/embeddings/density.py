@@ -9,6 +9,7 @@ import numpy as np
 
 from heatprint.core.errors import InvalidInput
 
+LEAST = 1e-12  # bandwidth relative to the largest coordinate: below it the edges of cells are rounded into each other
 REACH = 4  # bandwidths around the outermost points: beyond lie 6 of 100,000 of a normal distribution
 
 
@@ -39,11 +40,13 @@ def density(points: np.ndarray, *, grid: int = 64, bandwidth: float | None = Non
     Args:
         points: Places [N, 2].
         grid: Cells per side G, >= 2.
-        bandwidth: Standard deviation of the kernel, > 0; None for Scott's rule (1992) in the plane,
-            ``N ** (-1/6)`` times the root of the mean variance of the two axes, which smooths clusters rather too much.
+        bandwidth: Standard deviation of the kernel, above 0 and 1e-12 of the largest coordinate; None for Scott's rule
+            (1992) in the plane, ``N ** (-1/6)`` times the root of the mean variance of the two axes, which smooths
+            clusters rather too much.
 
     Raises:
-        InvalidInput: No points, values that are not finite, or all at one place and no bandwidth to go by.
+        InvalidInput: No points, values that are not finite, all at one place and no bandwidth to go by, or one too
+            small for places so far from 0.
     """
     from scipy.special import ndtr
 
@@ -53,8 +56,12 @@ def density(points: np.ndarray, *, grid: int = 64, bandwidth: float | None = Non
         )
     points = points[np.lexsort(points.T)].astype(np.float64)  # sums must not depend on the order of the rows
     width = len(points) ** (-1 / 6) * np.sqrt(points.var(0).mean()) if bandwidth is None else bandwidth
-    if not width > 0 or not np.isfinite(width):
-        raise InvalidInput(f"density: the bandwidth is {width}. Write one above 0, e.g. bandwidth=1.")
+    least = LEAST * float(np.abs(points).max())
+    if not (width > least and np.isfinite(width)):
+        raise InvalidInput(
+            f"density: the bandwidth is {width}, but must be above {least:.3g}, where these places still differ in "
+            "float64. Write e.g. bandwidth=1."
+        )
     low, high = points.min(0) - REACH * width, points.max(0) + REACH * width
     edges = np.linspace(low, high, grid + 1)  # [G + 1, 2]
     inside = np.diff(ndtr((edges[:, None] - points) / width), axis=0)  # share of each kernel by column and row

@@ -10,7 +10,7 @@ from heatprint.core.errors import InvalidInput
 from heatprint.core.protocols import Embedder
 from heatprint.core.streams import stream
 from heatprint.signatures.door import embed
-from heatprint.signatures.neighbours import distinct, nearest
+from heatprint.signatures.neighbours import check_finite, distinct, nearest
 
 ROUNDING = 1e-5  # by which another batch size or number of threads changes a float32 signature, relatively
 
@@ -40,8 +40,8 @@ class Displacement:
 
     Attributes:
         distance: float64 [N], Euclidean distance between the two signatures.
-        relative: float64 [N], the same in units of `unit`: 1 is as far as to another image of the kind. NaN where
-            there is no unit.
+        relative: float64 [N], the same in units of `unit`: 1 is as far as to another image of the kind. 0 for an image
+            that did not move at all, whatever the unit; else NaN where there is no unit.
         unit: Median distance between clean signatures and their nearest different one.
         moved: bool [N], `distance` is more than rounding.
         shown: float64 [N], distance on the map.
@@ -74,12 +74,13 @@ def with_floor(vectors: np.ndarray, method: Embedder, *, seed: int, count: int =
         Places float64 [N, 2] without the twins, and the floor.
 
     Raises:
-        InvalidInput: Fewer than four vectors, values that are not finite, or no twin is asked for.
+        InvalidInput: Fewer than four vectors, values that are not finite in float32, or no twin is asked for.
     """
     if count < 1:
         raise InvalidInput(f"with_floor: count = {count} must be 1 or more, e.g. 200.")
-    if vectors.ndim != 2 or len(vectors) < 4 or not vectors.shape[1] or not np.isfinite(vectors).all():
+    if vectors.ndim != 2 or len(vectors) < 4 or not vectors.shape[1]:
         raise InvalidInput(f"with_floor: at least four finite vectors [N, D] are needed, got {list(vectors.shape)}.")
+    check_finite("with_floor", "vectors", vectors)
     different = distinct(vectors).vectors
     draws = stream(seed, "embeddings/floor")
     originals = different[draws.choice(len(different), size=min(count, len(different)), replace=False)]
@@ -116,13 +117,15 @@ def displacements(
             these are those that fell to one attack of several.
 
     Raises:
-        InvalidInput: Shapes do not belong together.
+        InvalidInput: Shapes do not belong together, or values are not finite.
     """
     shapes = [list(values.shape) for values in (clean, attacked, clean_points, attacked_points)]
     if clean.ndim != 2 or shapes[0] != shapes[1] or shapes[2:] != [[len(clean), 2]] * 2:
         raise InvalidInput(
             f"displacements: vectors [N, D] twice and places [N, 2] twice are needed, in one order; got {shapes}."
         )
+    for values in (clean, attacked, clean_points, attacked_points):
+        check_finite("displacements", "signatures or places", values)
     distance = _distance(clean, attacked)
     unit = usual_distance(clean) if unit is None else unit
     shown = np.linalg.norm(attacked_points - clean_points, axis=1)

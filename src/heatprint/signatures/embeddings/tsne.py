@@ -38,6 +38,8 @@ class TSNE:
         from sklearn.manifold import TSNE as Fit
 
         perplexity = min(self.perplexity, (len(vectors) - 1) / 3)
+        centred = vectors - vectors.mean(0, dtype=np.float64)
+        centred /= np.abs(centred).max()  # whose squares would otherwise leave the range, where the fit crashes
         with threadpool_limits(limits=1):
             fit = Fit(perplexity=perplexity, init="pca", random_state=self.seed, n_jobs=1)
-            return np.asarray(fit.fit_transform(vectors), dtype=np.float64)
+            return np.asarray(fit.fit_transform(centred), dtype=np.float64)

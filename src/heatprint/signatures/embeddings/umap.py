@@ -28,7 +28,7 @@ class UMAP:
 
     Attributes:
         neighbours: Size of a neighbourhood, the vector itself included, >= 2; smaller ones show finer structure.
-            Where there are fewer vectors, all of them.
+            At most one fewer than there are vectors are used.
         min_dist: How close points may lie, 0 to 1.
         metric: Distance between signatures.
         seed: Of the layout, 0 to 2**32 - 1; equal seeds give equal maps.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from heatprint.core.errors import InvalidInput
 from heatprint.signatures.neighbours import distinct
@@ -33,7 +34,7 @@ class GEBI:
         map_components: Isomap dimensions of the heat maps.
         image_components: Isomap dimensions of the images.
         gamma: Of the affinity, for components in [0, 1].
-        seed: Of the clustering.
+        seed: Of the clustering, 0 to 2**32 - 1.
     """
 
     clusters: int = 4
@@ -49,6 +50,8 @@ class GEBI:
                 f"GEBI: clusters = {self.clusters}, map_components = {self.map_components} and image_components = "
                 f"{self.image_components} must be 1 or more."
             )
+        if not 0 <= self.seed < 2**32:
+            raise InvalidInput(f"GEBI: seed = {self.seed}; write a number from 0 to 2**32 - 1.")
         if not (0 < self.rescale <= 1 and 0 < self.gamma < np.inf):
             raise InvalidInput(
                 f"GEBI: rescale = {self.rescale} must be in (0, 1] and gamma = {self.gamma} positive; the published "
@@ -65,13 +68,15 @@ class GEBI:
         from sklearn.cluster import SpectralClustering
 
         wanted = self.clusters if count is None else count
-        found = distinct(self._combined(maps, images))
-        if not 1 <= wanted < len(found.vectors):
-            raise InvalidInput(f"GEBI: {wanted} strategies of {len(found.vectors)} different images cannot be.")
-        fit = SpectralClustering(
-            n_clusters=wanted, assign_labels="discretize", gamma=self.gamma, random_state=self.seed
-        )
-        grouped = fit.fit_predict(found.vectors.astype(np.float64))
+        if wanted < 1:
+            raise InvalidInput(f"GEBI: count = {count}; write 1 or more, or None.")
+        with threadpool_limits(1, user_api="blas"):  # the last bits depend on how many threads share the work
+            found = distinct(self._combined(maps, images))
+            wanted = min(wanted, len(found.vectors) - 1)  # of which the solver can find no more
+            fit = SpectralClustering(
+                n_clusters=wanted, assign_labels="discretize", gamma=self.gamma, random_state=self.seed
+            )
+            grouped = fit.fit_predict(found.vectors.astype(np.float64))
         labels = by_size(grouped, found.copies)[found.place]
         several = int(labels.max()) + 1
         nothing = np.empty(0)

@@ -69,17 +69,16 @@ def smallest(graph: sparse.csr_matrix, count: int, *, seed: int = 0) -> Spectrum
     scale = sparse.diags(1 / np.sqrt(np.asarray(graph.sum(1)).ravel()))
     affinity = (scale @ graph @ scale).tocsr()
     pieces, member = connected_components(graph, directed=False)
-    values, columns = [], []
-    for piece in range(pieces):
-        inside = np.flatnonzero(member == piece)
-        found, vectors = _largest(affinity[inside][:, inside], min(count, len(inside)), seed)
-        whole = np.zeros((size, len(found)))
-        whole[inside] = vectors
-        values.append(1 - found)
-        columns.append(whole)
-    every = np.concatenate(values)
+    parts = [np.flatnonzero(member == piece) for piece in range(pieces)]
+    found = [_largest(affinity[inside][:, inside], min(count, len(inside)), seed) for inside in parts]
+    every = np.concatenate([1 - largest for largest, _ in found])
     order = np.argsort(every, kind="stable")[:count]
-    return Spectrum(values=every[order].clip(0, 2), vectors=np.concatenate(columns, axis=1)[:, order])
+    whole = np.zeros((size, len(order)))
+    whose = [(part, own) for part, (largest, _) in enumerate(found) for own in range(len(largest))]
+    for column, number in enumerate(order):
+        part, own = whose[number]
+        whole[parts[part], column] = found[part][1][:, own]
+    return Spectrum(values=every[order].clip(0, 2), vectors=whole)
 
 
 def _largest(affinity: sparse.csr_matrix, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,10 +8,11 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_limits
 
 from heatprint.core.errors import InvalidInput
 from heatprint.core.streams import stream
-from heatprint.signatures.neighbours import distinct
+from heatprint.signatures.neighbours import Distinct, check_finite, distinct
 from heatprint.signatures.spray.fisher import separability
 from heatprint.signatures.spray.graph import Spectrum, neighbour_graph, smallest
 from heatprint.signatures.spray.proposal import candidates, groups
@@ -49,8 +50,8 @@ class SpRAy:
         parts: How many random parts; each holds 80 % of the maps, at most 2000.
         rare: Share of the different maps below which a group that nothing or next to nothing joins to the rest of the
             graph is no strategy of its own: its maps go with their nearest others. A few maps far from all others would
-            otherwise use up the numbers up to `most` and hide the gap behind the strategies. 0 takes every group
-            seriously.
+            otherwise use up the numbers up to `most` and hide the gap behind the strategies. Where that would be the
+            larger half of the maps, none is left out; 0 takes every group seriously.
         shuffles: How many times maps are shuffled for the null spectrum, 0 for never; at most 5000 of them.
         seed: Of the parts, the shuffles, k-means and the eigenvectors' start.
         relevance: ``"absolute"`` compares maps by where the relevance is, ``"signed"`` also by its sign, as the paper;
@@ -88,24 +89,37 @@ class SpRAy:
         """See `heatprint.signatures.strategies.Clusterer`; the images are not used.
 
         Raises:
-            InvalidInput: No maps, values that are not finite, or a count of less than 1.
+            InvalidInput: No maps, values that are not finite, a count of less than 1, or one of more than 1 for fewer
+                than four different maps.
         """
         del images
         found = distinct(self._vectors(maps))
         size = len(found.vectors)
-        if count is not None and not 1 <= count <= size:
-            raise InvalidInput(f"SpRAy: count = {count} of {size} different maps; write 1 to {size}.")
-        if size < FEWEST:
-            return one_strategy(len(found.place))
+        if count is not None and count < 1:
+            raise InvalidInput(f"SpRAy: count = {count}; write 1 or more, or None.")
+        if size >= FEWEST:
+            with threadpool_limits(1, user_api="blas"):  # the last bits depend on how many threads share the work
+                return self._told_apart(found, count and min(count, size))
+        if count is not None and count > 1:
+            raise InvalidInput(
+                f"SpRAy: count = {count} of {size} different maps; fewer than {FEWEST} cannot be told apart. Write "
+                "None, or give more maps."
+            )
+        return one_strategy(len(found.place))
+
+    def _told_apart(self, found: Distinct, count: int | None) -> Strategies:
+        """The strategies of enough different maps."""
         whole = neighbour_graph(found.vectors, self.neighbours)
-        kept, spectrum = without_stragglers(whole, self.rare, max(self.most, count or 1) + 1, seed=self.seed)
-        vectors, graph = found.vectors[kept], whole[kept][:, kept]
-        with_whom = joins(found.vectors, kept)
-        proposed, stability = self._proposed(vectors, graph, spectrum)
+        kept, spectrum = without_stragglers(whole, self.rare, self.most + 1, seed=self.seed)
+        proposed, stability = self._proposed(found.vectors[kept], whole[kept][:, kept], spectrum)
         chosen = proposed if count is None else count
+        if chosen > self.most:  # a longer spectrum, after what is proposed: that must not depend on what is asked for
+            kept = kept if len(kept) >= chosen else np.arange(len(found.vectors))
+            spectrum = smallest(whole[kept][:, kept], chosen + 1, seed=self.seed)
         labels = groups(spectrum, chosen, seed=self.seed)
         if chosen not in (1, proposed):
-            stability = self._stability(vectors, labels, chosen)
+            stability = self._stability(found.vectors[kept], labels, chosen)
+        with_whom = joins(found.vectors, kept)
         labels = labels[with_whom]
         return Strategies(
             labels=by_size(labels, found.copies)[found.place],
@@ -173,14 +187,12 @@ def checked(maps: np.ndarray) -> np.ndarray:
     """Maps [N, ...] as vectors float64 [N, D].
 
     Raises:
-        InvalidInput: No maps, or values that are not finite.
+        InvalidInput: No maps, or values that are not finite in float32.
     """
     vectors = np.asarray(maps, dtype=np.float64).reshape(len(maps), -1) if len(maps) else np.empty((0, 0))
     if not vectors.size:
         raise InvalidInput("SpRAy: there are no maps; give at least one, as an array [N, ...].")
-    if not np.isfinite(vectors).all():
-        broken = int((~np.isfinite(vectors).all(1)).sum())
-        raise InvalidInput(f"SpRAy: {broken} of {len(vectors)} maps hold NaN or infinity; leave these images out.")
+    check_finite("SpRAy", "maps", vectors)
     return vectors
 
 

@@ -28,20 +28,22 @@ def without_stragglers(
         seed: Of the eigenvectors' start.
 
     Returns:
-        Rows int64 [K], ascending, and the spectrum of ``graph[rows][:, rows]``. All rows where every part is rare;
-        never fewer than `count` rows of a graph that has so many.
+        Rows int64 [K], ascending, and the spectrum of ``graph[rows][:, rows]``, where every vertex has an edge. What
+        is left out is never the larger half: where every part is rare, that is what the set is like, and all rows are
+        kept. Never fewer than `count` rows of a graph that has so many.
     """
-    fewest = rare * graph.shape[0]
-    kept = np.arange(graph.shape[0])
+    size = graph.shape[0]
+    fewest, enough = rare * size, max(min(count, size), size / 2)
+    kept = np.arange(size)
     left = _frequent(graph, kept, fewest)
-    while len(left) >= min(count, len(kept)):
+    while len(left) >= enough:
         kept = left
-        spectrum = smallest(graph[kept][:, kept], min(count, len(kept)), seed=seed)
+        spectrum = smallest(graph[kept][:, kept], count, seed=seed)
         hanging = _hanging(spectrum, fewest)
         if not hanging.any():
             return kept, spectrum
         left = _frequent(graph, kept[~hanging], fewest)
-    return kept, smallest(graph[kept][:, kept], min(count, len(kept)), seed=seed)
+    return kept, smallest(graph[kept][:, kept], count, seed=seed)
 
 
 def joins(vectors: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -55,12 +57,11 @@ def joins(vectors: np.ndarray, kept: np.ndarray) -> np.ndarray:
 
 
 def _frequent(graph: sparse.csr_matrix, rows: np.ndarray, fewest: float) -> np.ndarray:
-    """Those of the rows in connected parts of at least `fewest` vertices; all where there is no such part."""
+    """Those of the rows in connected parts of at least `fewest` vertices."""
     if not len(rows):
         return rows
     _, part = connected_components(graph[rows][:, rows], directed=False)
-    frequent = np.bincount(part)[part] >= fewest
-    return rows[frequent] if frequent.any() else rows
+    return np.asarray(rows[np.bincount(part)[part] >= fewest])
 
 
 def _hanging(spectrum: Spectrum, fewest: float) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
 
 from heatprint.core.errors import InvalidInput
 from heatprint.signatures.maps import sum_pooled
@@ -80,11 +81,12 @@ class TwoViews:
                 too many or too few for Isomap.
         """
         views = []
-        if self.alpha > 0:
-            views.append(math.sqrt(self.alpha) * self._view(normalised(maps), self.map_components))
-        if self.alpha < 1:
-            seen = normalised(shrunk(images, len(maps), self.side))
-            views.append(math.sqrt(1 - self.alpha) * self._view(seen, self.image_components))
+        with threadpool_limits(1, user_api="blas"):  # the last bits depend on how many threads share the work
+            if self.alpha > 0:
+                views.append(math.sqrt(self.alpha) * self._view(normalised(maps), self.map_components))
+            if self.alpha < 1:
+                seen = normalised(shrunk(images, len(maps), self.side))
+                views.append(math.sqrt(1 - self.alpha) * self._view(seen, self.image_components))
         return np.hstack(views).astype(np.float32)
 
     def _view(self, vectors: np.ndarray, components: int) -> np.ndarray:
