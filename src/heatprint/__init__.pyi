@@ -3,6 +3,7 @@ from . import attacks as attacks
 from . import core as core
 from . import data as data
 from . import defences as defences
+from . import detectors as detectors
 from . import evaluation as evaluation
 from . import explainers as explainers
 from . import export as export

@@ -11,6 +11,7 @@ import typer
 
 from heatprint.cli_atlas import atlas
 from heatprint.cli_explain import explain
+from heatprint.cli_forensics import detect, identify
 from heatprint.core.errors import HeatprintError
 
 app = typer.Typer(
@@ -23,6 +24,8 @@ data_app = typer.Typer(help="Built-in data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.command()(explain)
 app.command()(atlas)
+app.command()(detect)
+app.command()(identify)
 
 
 class Room(StrEnum):
@@ -31,6 +34,7 @@ class Room(StrEnum):
     attacks = "attacks"
     explainers = "explainers"
     signatures = "signatures"
+    detectors = "detectors"
     defences = "defences"
     models = "models"
     recipes = "recipes"

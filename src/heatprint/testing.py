@@ -19,6 +19,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor, nn
 
+from heatprint import detectors
 from heatprint.attacks import attack
 from heatprint.attacks.ledger import Budget
 from heatprint.core.classifier import Classifier
@@ -27,6 +28,7 @@ from heatprint.core.lattice import whole_levels
 from heatprint.core.protocols import Attack, Embedder, Explainer, Signer
 from heatprint.core.streams import stream
 from heatprint.core.values import Attacked, Batch, join
+from heatprint.detectors.door import Method
 from heatprint.explainers import explain
 from heatprint.models import predict, wrap
 from heatprint.signatures import Clusterer, Strategies, cluster, embed, sign
@@ -316,3 +318,42 @@ def _require(kept: bool | Tensor, method: object, promise: str) -> None:
 
 def _said(method: object, promise: str) -> str:
     return f"{type(method).__name__} must be a method that {promise}; this one is not."
+
+
+def check_detector(method: Method, classifier: Classifier | None = None) -> None:
+    """Check what every detector must keep: an image's own finite score, equal bits for equal seeds, arrays only.
+
+    Args:
+        method: The detector.
+        classifier: Whose images it guards; a small random network by default.
+
+    Raises:
+        BrokenContract: A promise that is not kept.
+    """
+    guarded = classifier or small_classifier()
+    examples = _history(guarded)
+    before, pixels = guarded.fingerprint(), examples.pixels.clone()
+    first, again = (detectors.fit(guarded, examples, method, seed=3) for _ in range(2))
+    _require(guarded.fingerprint() == before, method, "leaves the model bit-identical, without hooks and gradients")
+    _require(torch.equal(examples.pixels, pixels), method, "writes nothing into the caller's images")
+    arrays = all(isinstance(value, np.ndarray) and value.dtype != object for value in first.learned.values())
+    _require(arrays, method, "keeps what it learned as arrays of numbers")
+    scores = first.score(guarded, pixels[:12])
+    _require(np.array_equal(scores, again.score(guarded, pixels[:12])), method, "learns the same from equal seeds")
+    order = torch.tensor([7, 2, 11])
+    alone = torch.cat([torch.from_numpy(first.score(guarded, pixels[row : row + 1])) for row in order.tolist()])
+    close = np.allclose(alone, scores[order], rtol=1e-3, atol=1e-2 * float(scores.std()) + 1e-5)  # float32 networks
+    _require(bool(close), method, "scores an image the same in any batch")
+    _require(len(first.score(guarded, pixels[:0])) == 0, method, "scores no images without an error")
+
+
+def _history(classifier: Classifier, count: int = 30) -> detectors.Examples:
+    """Random images, and copies with a pattern added that no detector needs to miss."""
+    clean = labelled_batch(classifier, count)
+    pattern = torch.randint(-12, 13, clean.pixels.shape[1:], generator=torch.Generator().manual_seed(1))
+    changed = (clean.pixels.int() + pattern).clamp(0, 255).to(torch.uint8)
+    return detectors.Examples(
+        sources=clean.ids * 2, pixels=torch.cat([clean.pixels, changed]), labels=clean.labels.repeat(2),
+        kinds=("clean",) * count + ("pgd",) * count, names=("clean",) * count + ("pgd",) * count,
+        attacked=np.arange(2 * count) >= count,
+    )  # fmt: skip

@@ -35,6 +35,7 @@ ATTACKS: Registry[Attack] = Registry(
         "salt-pepper": "heatprint.attacks.salt_pepper:SaltPepper",
         "sigma-zero": "heatprint.attacks.sigma_zero:SigmaZero",
         "simba": "heatprint.attacks.simba:SimBA",
+        "smooth-sign": "heatprint.attacks.smooth_sign:SmoothSign",
         "spatial": "heatprint.attacks.spatial:Spatial",
         "square": "heatprint.attacks.square:Square",
         "torchattacks": "heatprint.attacks.foreign.torchattacks:TorchAttacks",

@@ -17,15 +17,18 @@ from heatprint.core.values import Perturbed, Taxonomy
 
 @dataclass(frozen=True, kw_only=True)
 class SaltPepper:
-    """A share of the pixels, drawn at random, set to black or white with equal chances; not an attack.
+    """A share of the pixels, drawn at random, set to black or white or a pure colour; not an attack.
 
     The step of the result is always -1: nothing was asked.
 
     Attributes:
         share: Share of the pixels, in [0, 1], rounded to a whole number of them. 0 changes nothing.
+        coloured: Each channel is 0 or 1 by itself, so that a pixel takes one of the eight corners of the colour cube,
+            which attacks of few pixels prefer; otherwise black or white.
     """
 
     share: float = 0.01
+    coloured: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -47,7 +50,8 @@ class SaltPepper:
         for row in range(len(images)):
             rng = streams.of(row)
             place = torch.from_numpy(rng.permutation(size)[:count])
-            colour = torch.from_numpy(rng.integers(0, 2, count).astype(np.float32))
+            shape = (3, count) if self.coloured else (count,)
+            colour = torch.from_numpy(rng.integers(0, 2, shape).astype(np.float32))
             out[row].view(3, size)[:, place] = colour
             progress(row + 1, len(images))
         return Perturbed(images=out, step=torch.full((len(images),), -1))

@@ -74,6 +74,18 @@ def join_attacked(parts: Sequence[Attacked]) -> Attacked:
     )
 
 
+def take_attacked(attacked: Attacked, rows: Tensor) -> Attacked:
+    """These rows of an attack, in this order."""
+    clean, adversarial = attacked.clean.take(rows), attacked.adversarial.take(rows)
+    return Attacked(
+        clean=clean,
+        adversarial=adversarial,
+        distance=distances(clean.pixels, adversarial.pixels),
+        trace={name: values[rows] for name, values in attacked.trace.items()},
+        **{name: getattr(attacked, name)[rows] for name in (*COLUMNS, "clean_logits", "logits")},
+    )
+
+
 def _joined_traces(parts: Sequence[Attacked]) -> dict[str, Tensor]:
     """Traces of all parts; a part without any (nothing in it was attacked) counts as zeros."""
     like = {name: values for part in parts for name, values in part.trace.items()}

@@ -1,0 +1,187 @@
+"""The commands `heatprint detect` and `heatprint identify`: was it attacked, by what, at which pixel?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from heatprint.cli_inputs import METHOD, plain_warnings, read_images, watch
+from heatprint.core.errors import InvalidInput, StoreError
+
+if TYPE_CHECKING:
+    from heatprint.core.classifier import Classifier
+    from heatprint.core.values import Batch
+    from heatprint.detectors.door import Detector
+    from heatprint.detectors.identifier import FittedIdentifier
+    from heatprint.detectors.locator import Located
+
+Run = Annotated[Path, typer.Option(help="Run folder of a study; its model `clear` is the one that is guarded.")]
+MODEL, FITTED = "models/clear", "forensics/fitted"
+NAMED = 0.5  # family probability from which the family is named outright
+SPARSE = ("one-pixel", "few-pixel")
+
+
+def detect(
+    run: Run,
+    data: Annotated[str, typer.Option(help="The study's images again: menagerie, a folder, kaggle:OWNER/NAME.")],
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help="Attack, measure, fit and judge; print the table.")
+    ] = False,
+    trials: Annotated[Path | None, typer.Option(help="A TOML file of [[trials]] instead of heatprint's own.")] = None,
+    learner: Annotated[str, typer.Option(help="boosting, trees or logistic.")] = "boosting",
+    limit: Annotated[int | None, typer.Option(min=50, help="At most so many source images.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+) -> None:
+    """Build the forensic laboratory of a run: attack its test images, fit detectors, print how well they tell."""
+    from heatprint.detectors.learners import check_learner
+
+    if not benchmark:
+        raise InvalidInput("detect: write --benchmark to build the laboratory; for images: heatprint identify IMAGE...")
+    from heatprint.data.sources import load_dataset
+    from heatprint.data.splits import sample
+    from heatprint.models import load
+    from heatprint.study.corpus import read_trials
+    from heatprint.study.forensics import forensics
+
+    classifier = load(_model(run))
+    with watch().step("images") as progress:
+        images = load_dataset(data, size=classifier.size, seed=seed, progress=progress).test
+    chosen = images.take(sample(images, limit))
+    told = forensics(
+        classifier, chosen, run,
+        trials=read_trials(trials), learner=check_learner("detect", learner), seed=seed, watch=watch(),
+    )  # fmt: skip
+    for line in _table(told):
+        typer.echo(line)
+    typer.echo(f"\nnumbers: {run / 'forensics.json'}\ndetector and identifier: {run / FITTED}")
+
+
+def identify(
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    run: Run,
+    fpr: Annotated[float, typer.Option(help="Share of images left alone that may be flagged: 0.05 or 0.01.")] = 0.05,
+    out: Annotated[Path | None, typer.Option(help="Folder for heat maps and restored images.")] = None,
+) -> None:
+    """Say of each image whether it was attacked, by what, and where."""
+    from heatprint.detectors import load as load_detector
+    from heatprint.detectors.identifier import FittedIdentifier
+    from heatprint.models import load
+
+    classifier = load(_model(run))
+    if not (run / FITTED).is_dir():
+        raise StoreError(
+            f"identify: {run} has no detector yet. Build it: heatprint detect --benchmark --run {run} --data ..."
+        )
+    detector, identifier = load_detector(run / FITTED), FittedIdentifier.load(run / FITTED)
+    batch = _read(images, classifier)
+    with plain_warnings():
+        for line in _verdicts(classifier, detector, identifier, batch, fpr, out):
+            typer.echo(line)
+
+
+def _model(run: Path) -> Path:
+    folder = run / MODEL
+    if not folder.is_dir():
+        raise StoreError(f"{run} has no model {MODEL}. Name the run folder of a study: heatprint study --out RUN.")
+    return folder
+
+
+def _read(paths: list[Path], classifier: Classifier) -> Batch:
+    """All images, under their own paths."""
+    from heatprint.core.values import join
+
+    found = []
+    for path in dict.fromkeys(paths):
+        batch = read_images(path, classifier, None).batch
+        names = [str(path if path.is_file() else path / name) for name in batch.ids]
+        found.append(replace(batch, ids=tuple(names)))
+    return join(found)
+
+
+def _verdicts(
+    classifier: Classifier, detector: Detector, identifier: FittedIdentifier, batch: Batch, fpr: float, out: Path | None
+) -> list[str]:
+    from heatprint.detectors.locator import locate
+    from heatprint.models.predict import predict
+
+    scores = detector.score(classifier, batch.pixels)
+    flagged = detector.flags(scores, fpr=fpr)
+    found, place = identifier.identify(classifier, batch.pixels), locate(classifier, batch.pixels)
+    unknown = found.unknown()
+    logits = predict(classifier, batch.pixels)
+    lines = []
+    for row, name in enumerate(batch.ids):
+        label, sure = int(logits[row].argmax()), float(logits[row].softmax(0).max())
+        lines += ["", name, f"  prediction   {classifier.classes[label]} ({sure:.1%})"]
+        verdict = "attacked" if flagged[row] else "no sign of an attack"
+        lines.append(f"  verdict      {verdict} (score {scores[row]:.3f}; flagged above "
+                     f"{detector.thresholds[fpr]:.3f}, {fpr:.0%} of images left alone)")  # fmt: skip
+        if not flagged[row]:
+            continue
+        who = "unknown attack, most like" if unknown[row] else "attack"
+        best = found.probabilities[row].max()
+        lines.append(f"  {who:12} {found.family[row]} ({found.family_probability[row]:.0%}), "
+                     f"by name {found.name[row]} ({best:.0%})")  # fmt: skip
+        if found.name[row] in SPARSE and bool(place.changed[row]):
+            y, x = place.place[row].tolist()
+            lines.append(f"  pixel        row {y}, column {x}; repaired, the answer is "
+                         f"{classifier.classes[int(place.label[row])]}")  # fmt: skip
+    if out is not None:
+        lines += ["", *_drawn(classifier, batch, place, out)]
+    return lines[1:]
+
+
+def _drawn(classifier: Classifier, batch: Batch, place: Located, out: Path) -> list[str]:
+    """Heat maps and restored images as PNG files."""
+    from heatprint.core.lattice import encode_pngs
+    from heatprint.core.store import write_atomic
+    from heatprint.explainers import explain, make
+    from heatprint.models.predict import predict
+    from heatprint.report.explained import Picture, picture_png
+
+    seen, chance = explain(classifier, batch, make(METHOD)), predict(classifier, batch.pixels).softmax(1)
+    lines = []
+    for row, name in enumerate(batch.ids):
+        answer = classifier.classes[int(seen.target[row])]
+        picture = Picture(
+            image=batch.pixels[row].permute(1, 2, 0).numpy(), heat=seen.heat[row].double().numpy(), name=name,
+            answer=answer, probability=float(chance[row].max()), explained=answer,
+        )  # fmt: skip
+        stem = f"{row:03d}-{Path(name).stem}"
+        write_atomic(out / f"{stem}-heat.png", picture_png(picture, METHOD))
+        write_atomic(out / f"{stem}-restored.png", encode_pngs(place.restored[row : row + 1])[0])
+        lines.append(f"  heat map     {out / f'{stem}-heat.png'}")
+    return lines
+
+
+def _table(told: dict[str, Any]) -> list[str]:
+    """The benchmark as lines: each attack by each set of features, others flagged, names, attacks left out."""
+    sets = {**told["ablation"], "one class": told["one class"]}
+    attacks = list(next(iter(sets.values()))["attacks"])
+    wide = max(map(len, [*attacks, "equal margin"])) + 2
+    lines = ["AUROC (share found at 5 % / 1 % of others flagged), test part", " " * wide + "  ".join(sets)]
+    for kind in attacks:
+        cells = [_cell(one["attacks"][kind], len(name)) for name, one in sets.items()]
+        lines.append(f"{kind:{wide}}" + "  ".join(cells))
+    whole = told["ablation"]["heat print and squeezing"]
+    lines += ["", "flagged though left alone, heat print and squeezing (5 % / 1 % asked for)"]
+    for kind, rates in whole["others"].items():
+        lines.append(f"{kind:{max(wide, 24)}}" + " / ".join(f"{one['share']:.1%}" for one in rates.values())
+                     + f"  of {max((one['total'] for one in rates.values()), default=0)}")  # fmt: skip
+    lines += ["", "left out of learning: AUROC"]
+    lines += [f"{name:{wide}}{one['pooled']:.3f}" for part in told["left out"].values() for name, one in part.items()]
+    lines += ["", "naming: balanced accuracy over names, over families"]
+    lines += [f"{name:{max(wide, 26)}}{one['names']:.3f}  {one['families']:.3f}"
+              for name, one in told["identification"]["sets"].items()]  # fmt: skip
+    unknown = told["identification"]["unknown"]["auroc"]
+    if unknown is not None:
+        lines.append(f"unknown attacks told from known ones: AUROC {unknown:.3f}")
+    return lines
+
+
+def _cell(one: dict[str, Any], width: int) -> str:
+    rates = [f"{one[name]['share']:.0%}" for name in ("at 5%", "at 1%") if name in one]
+    return f"{one['auroc']:.3f} ({'/'.join(rates)})".ljust(width)

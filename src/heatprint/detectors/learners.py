@@ -1,0 +1,109 @@
+"""Learners on tables of features, kept as bytes that cannot run: skops instead of pickle."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Literal, get_args
+
+import numpy as np
+from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import QuantileTransformer
+from threadpoolctl import threadpool_limits
+
+from heatprint.core.errors import InvalidInput, StoreError
+
+Learner = Literal["trees", "boosting", "logistic"]
+TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.tree._tree.Tree"]
+
+
+def check_learner(who: str, name: str) -> Learner:
+    """The name of a learner.
+
+    Raises:
+        InvalidInput: There is none of this name.
+    """
+    known = get_args(Learner)
+    if name not in known:
+        raise InvalidInput(f"{who}: learner = {name!r} is not known. Write one of {', '.join(known)}.")
+    return next(one for one in known if one == name)
+
+
+def learned(learner: Learner, table: np.ndarray, kinds: np.ndarray, weights: np.ndarray, *, seed: int) -> np.ndarray:
+    """A classifier of rows [N, columns] into kinds [N], as bytes uint8.
+
+    Args:
+        learner: ``"boosting"``: gradient boosting on histograms; ``"trees"``: 200 extremely randomised trees (Geurts,
+            Ernst and Wehenkel 2006), a little better on a few hundred rows and thirty times as large on disk;
+            ``"logistic"``: logistic regression on columns mapped to a normal distribution by their quantiles.
+        table: Features, finite.
+        kinds: What each row is.
+        weights: Of each row.
+        seed: Of what is random.
+    """
+    made: dict[str, Any] = {
+        "trees": lambda: ExtraTreesClassifier(200, min_samples_leaf=3, random_state=seed % 2**32),
+        "boosting": lambda: HistGradientBoostingClassifier(
+            max_iter=300, learning_rate=0.05, max_leaf_nodes=15, l2_regularization=1.0, random_state=seed % 2**32
+        ),
+        "logistic": lambda: make_pipeline(
+            QuantileTransformer(output_distribution="normal", n_quantiles=min(1000, len(table)),
+                                random_state=seed % 2**32),
+            LogisticRegression(C=0.1, max_iter=2000),
+        ),
+    }  # fmt: skip
+    model = made[learner]()
+    named = {"logisticregression__sample_weight": weights} if learner == "logistic" else {"sample_weight": weights}
+    with threadpool_limits(1):
+        model.fit(table, kinds, **named)
+    return np.frombuffer(_skops().dumps(model), dtype=np.uint8).copy()
+
+
+class Applied:
+    """A learner read from its bytes, once.
+
+    Raises:
+        StoreError: The bytes hold anything but the learners of this file.
+    """
+
+    def __init__(self, content: np.ndarray) -> None:
+        data = content.tobytes()
+        foreign = sorted(set(_skops().get_untrusted_types(data=data)) - set(TRUSTED))
+        if foreign:
+            raise StoreError(f"detector: what it learned holds foreign code ({', '.join(foreign)}) and is not loaded.")
+        self._model = _skops().loads(data, trusted=TRUSTED)
+        if isinstance(self._model, ExtraTreesClassifier):
+            self._model.n_jobs = None
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """What it tells apart, in the order of the probabilities."""
+        return np.asarray(self._model.classes_)
+
+    def probabilities(self, table: np.ndarray) -> np.ndarray:
+        """float64 [N, kinds]."""
+        with threadpool_limits(1):
+            return np.asarray(self._model.predict_proba(table), dtype=np.float64)
+
+
+def _skops() -> Any:
+    """skops.io, which on import looks at every name of every loaded module and so wakes others' warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module("skops.io")
+
+
+def evenly(kinds: Sequence[str], attacked: np.ndarray, *, least: int = 30) -> np.ndarray:
+    """Weights [N] by which every kind counts the same among the attacked and among the others, and both sides alike.
+
+    A kind of fewer than `least` images counts less, so that a handful cannot lead. Clean images count as three kinds.
+    """
+    names, place, counts = np.unique(np.asarray(kinds), return_inverse=True, return_counts=True)
+    weights = (np.where(names == "clean", 3.0, 1.0) / np.maximum(counts, least))[place]
+    for side in (attacked, ~attacked):
+        if side.any():
+            weights[side] *= len(weights) / 2 / weights[side].sum()
+    return np.asarray(weights)

@@ -1,0 +1,215 @@
+"""The protocol of a forensic laboratory: ablation, attacks left out, families left out, one class, names.
+
+Works on features measured once (`detectors.features.table.measure`), so that a whole table costs minutes. The parts are
+fixed by source image: a copy of an image is where its original is, and nothing is fitted on the test part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import recall_score
+
+from heatprint.core.classifier import Classifier
+from heatprint.core.protocols import Progress, silent
+from heatprint.detectors.door import FEWEST
+from heatprint.detectors.examples import Examples
+from heatprint.detectors.families import BENIGN, FAMILIES
+from heatprint.detectors.heat_print import HeatPrint
+from heatprint.detectors.identifier import FittedIdentifier, Identifier
+from heatprint.detectors.learners import Learner
+from heatprint.detectors.one_class import OneClassPrint
+from heatprint.evaluation.detection import Rows, auroc, judged
+
+ABLATION: Mapping[str, tuple[str, ...]] = {
+    "margin alone": ("margin",),
+    "image alone": ("image",),
+    "map as a key": ("undo", "key"),
+    "heat print": ("undo", "key", "margin", "image"),
+    "squeezing": ("squeezing", "margin"),
+    "heat print and squeezing": ("undo", "key", "margin", "image", "squeezing"),
+}
+"""Name in tables to families of features."""
+
+WHOLE = "heat print and squeezing"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """Examples with their features and their part.
+
+    Attributes:
+        examples: The images; those never learned from are among them.
+        rows: What the judge may know of each.
+        tables: Family of features to float32 [N, columns].
+        part: ``"fit"``, ``"calibrate"`` or ``"test"`` of each, by source.
+        unseen: bool [N], never learned from, whatever their part.
+        learner: With what detectors and identifiers learn from attacks.
+    """
+
+    examples: Examples
+    rows: Rows
+    tables: Mapping[str, np.ndarray]
+    part: np.ndarray
+    unseen: np.ndarray
+    learner: Learner = "boosting"
+
+    def table(self, families: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        """Columns of these families, of these rows."""
+        return np.concatenate([self.tables[family][rows] for family in families], axis=1)
+
+    def where(self, part: str, *, unseen: bool = False) -> np.ndarray:
+        """Rows of a part; those never learned from only if asked for."""
+        return np.flatnonzero((self.part == part) & (~self.unseen | unseen))
+
+
+def ablation(measured: Measured, *, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
+    """Each set of families by itself: how well it detects each attack, those never learned from included."""
+    told = {}
+    for done, (name, families) in enumerate(ABLATION.items()):
+        told[name] = _detected(
+            measured, HeatPrint(families=families, learner=measured.learner), measured.where("fit"), seed
+        )
+        progress(done + 1, len(ABLATION), name)
+    return told
+
+
+def one_class(measured: Measured, *, seed: int = 0) -> dict[str, Any]:
+    """The same for the heat print that has learned from images left alone only."""
+    method, fit, test = OneClassPrint(), measured.where("fit"), measured.where("test", unseen=True)
+    learned = method.learn_from(measured.table(method.families, fit), measured.examples.take(fit), seed=seed)
+    usual = _not_attacked(measured, measured.where("calibrate"))
+    scores = [method.score_of(learned, measured.table(method.families, rows)) for rows in (test, usual)]
+    return judged(scores[0], measured.rows.take(test), scores[1], seed=seed)
+
+
+def left_out(measured: Measured, *, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
+    """AUROC of each algorithm when nothing of it was learned from, and when nothing of its family was.
+
+    Where too few attacked images are left to learn from, there is no number.
+    """
+    names = np.asarray(measured.examples.names)
+    family = np.asarray([FAMILIES[name] for name in names])
+    fit = measured.where("fit")
+    known = sorted({name for name in names[fit] if FAMILIES[name] not in BENIGN})
+    families = sorted({FAMILIES[name] for name in known})
+    told: dict[str, Any] = {"algorithms": {}, "families": {}}
+    asked = [("algorithms", name, names) for name in known] + [("families", name, family) for name in families]
+    for done, (what, name, of) in enumerate(asked):
+        left = fit[of[fit] != name]
+        if np.asarray(measured.examples.attacked)[left].sum() >= FEWEST:
+            told[what][name] = _without(measured, left, of == name, seed)
+        progress(done + 1, len(asked), name)
+    return told
+
+
+def identification(
+    classifier: Classifier, measured: Measured, *, seed: int = 0, progress: Progress = silent
+) -> tuple[dict[str, Any], FittedIdentifier]:
+    """Balanced accuracy over names and families for each set of families, and how well the unknown is told.
+
+    Returns:
+        The numbers, and the identifier of the whole set.
+    """
+    sets = {**ABLATION}
+    told: dict[str, Any] = {"sets": {}}
+    for done, (name, families) in enumerate(sets.items()):
+        fitted = _identifier(classifier, measured, families, seed)
+        told["sets"][name] = _named(measured, fitted, families)
+        progress(done + 1, len(sets), name)
+        if name == WHOLE:
+            whole = fitted
+    told["unknown"] = _unknown(measured, whole)
+    return told, whole
+
+
+def _identifier(classifier: Classifier, measured: Measured, families: Sequence[str], seed: int) -> FittedIdentifier:
+    """Of the algorithms with enough images to learn from."""
+    fit, held_out = measured.where("fit"), measured.where("calibrate")
+    names = np.asarray(measured.examples.names)
+    found, counts = np.unique(names[fit], return_counts=True)
+    fit = fit[np.isin(names[fit], found[counts >= FEWEST])]
+    return Identifier(families=tuple(families), learner=measured.learner).fit_from(
+        classifier, measured.table(families, fit), measured.examples.take(fit),
+        measured.table(families, held_out), measured.examples.take(held_out), seed=seed,
+    )  # fmt: skip
+
+
+def _named(measured: Measured, fitted: FittedIdentifier, families: Sequence[str]) -> dict[str, Any]:
+    test = measured.where("test")
+    test = test[np.isin(np.asarray(measured.examples.names)[test], fitted.names)]
+    plain = test[[" @" not in kind for kind in measured.rows.kinds[test]]]  # saved anew, names are told apart less well
+    found = fitted.identify_from(measured.table(families, plain))
+    truth = np.asarray(measured.examples.names)[plain]
+    of_family = np.asarray([FAMILIES[name] for name in truth])
+    return {
+        "images": len(plain),
+        "algorithms": list(fitted.names),
+        "names": _balanced_accuracy(truth, np.asarray(found.name)),
+        "families": _balanced_accuracy(of_family, np.asarray(found.family)),
+        "confusion": _confusion(truth, np.asarray(found.name)),
+        "family_confusion": _confusion(of_family, np.asarray(found.family)),
+    }
+
+
+def _unknown(measured: Measured, fitted: FittedIdentifier) -> dict[str, Any]:
+    """AUROC of 1 - credibility: algorithms never learned from against those that were, all attacks of the test part."""
+    test = measured.where("test", unseen=True)
+    test = test[np.asarray(measured.examples.attacked)[test]]
+    found = fitted.identify_from(measured.table(fitted.settings.families, test))
+    new = measured.unseen[test]
+    if new.all() or not new.any():
+        return {"auroc": None, "algorithms": {}}
+    names = np.asarray(measured.examples.names)[test]
+    doubt = 1 - found.credibility
+    return {
+        "auroc": auroc(doubt[new], doubt[~new]),
+        "algorithms": {name: auroc(doubt[new & (names == name)], doubt[~new]) for name in sorted(set(names[new]))},
+    }
+
+
+def _detected(measured: Measured, method: HeatPrint, fit: np.ndarray, seed: int) -> dict[str, Any]:
+    test = measured.where("test", unseen=True)
+    scores, usual = _scored(measured, method, fit, test, seed)
+    return judged(scores, measured.rows.take(test), usual, seed=seed)
+
+
+def _without(measured: Measured, fit: np.ndarray, target: np.ndarray, seed: int) -> dict[str, Any]:
+    """Detection of the target rows of the test part by a detector fitted on these rows."""
+    test = measured.where("test")
+    test = test[target[test] | ~np.asarray(measured.examples.attacked)[test]]
+    method = HeatPrint(families=ABLATION[WHOLE], learner=measured.learner)
+    scores, usual = _scored(measured, method, fit, test, seed)
+    told = judged(scores, measured.rows.take(test), usual, seed=seed)
+    return {"pooled": told["pooled"], "attacks": told["attacks"]}
+
+
+def _scored(
+    measured: Measured, method: HeatPrint, fit: np.ndarray, test: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    learned = method.learn_from(measured.table(method.families, fit), measured.examples.take(fit), seed=seed)
+    usual = _not_attacked(measured, measured.where("calibrate"))
+    return (method.score_of(learned, measured.table(method.families, test)),
+            method.score_of(learned, measured.table(method.families, usual)))  # fmt: skip
+
+
+def _not_attacked(measured: Measured, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows[~np.asarray(measured.examples.attacked)[rows]])
+
+
+def _balanced_accuracy(truth: np.ndarray, found: np.ndarray) -> float:
+    """Mean share named rightly over the true names; names that are not among these may be answered."""
+    return float(recall_score(truth, found, labels=np.unique(truth), average="macro", zero_division=0.0))
+
+
+def _confusion(truth: np.ndarray, found: np.ndarray) -> dict[str, dict[str, int]]:
+    """True name to named as, with counts."""
+
+    def counted(values: Iterable[str]) -> dict[str, int]:
+        names, counts = np.unique(np.asarray(list(values)), return_counts=True)
+        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+    return {name: counted(found[truth == name]) for name in sorted(set(truth))}
