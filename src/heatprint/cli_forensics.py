@@ -22,6 +22,7 @@ Run = Annotated[Path, typer.Option(help="Run folder of a study; its model `clear
 MODEL, FITTED = "models/clear", "forensics/fitted"
 NAMED = 0.5  # family probability from which the family is named outright
 SPARSE = ("one-pixel", "few-pixel")
+RATES = ("at 5%", "at 1%")
 
 
 def detect(
@@ -169,8 +170,9 @@ def _table(told: dict[str, Any]) -> list[str]:
     whole = told["ablation"]["heat print and squeezing"]
     lines += ["", "flagged though left alone, heat print and squeezing (5 % / 1 % asked for)"]
     for kind, rates in whole["others"].items():
-        lines.append(f"{kind:{max(wide, 24)}}" + " / ".join(f"{one['share']:.1%}" for one in rates.values())
-                     + f"  of {max((one['total'] for one in rates.values()), default=0)}")  # fmt: skip
+        shares = " / ".join(f"{rates[name]['share']:.1%}" for name in RATES if name in rates)
+        total = max((one["total"] for one in rates.values()), default=0)
+        lines.append(f"{kind:{max(wide, 24)}}{shares}  of {total}")
     lines += ["", "left out of learning: AUROC"]
     lines += [f"{name:{wide}}{one['pooled']:.3f}" for part in told["left out"].values() for name, one in part.items()]
     lines += ["", "naming: balanced accuracy over names, over families"]
@@ -183,5 +185,5 @@ def _table(told: dict[str, Any]) -> list[str]:
 
 
 def _cell(one: dict[str, Any], width: int) -> str:
-    rates = [f"{one[name]['share']:.0%}" for name in ("at 5%", "at 1%") if name in one]
+    rates = [f"{one[name]['share']:.0%}" for name in RATES if name in one]
     return f"{one['auroc']:.3f} ({'/'.join(rates)})".ljust(width)
