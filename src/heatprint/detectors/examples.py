@@ -12,7 +12,7 @@ from torch import Tensor
 from heatprint.core.errors import InvalidInput, UnknownName
 from heatprint.detectors.families import FAMILIES
 
-CLEAN = "clean"
+CLEAN = "clean"  # the name of images nothing was done to
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

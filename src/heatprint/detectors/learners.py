@@ -26,10 +26,10 @@ def check_learner(who: str, name: str) -> Learner:
     Raises:
         InvalidInput: There is none of this name.
     """
-    known = get_args(Learner)
+    known: dict[str, Learner] = {one: one for one in get_args(Learner)}
     if name not in known:
         raise InvalidInput(f"{who}: learner = {name!r} is not known. Write one of {', '.join(known)}.")
-    return next(one for one in known if one == name)
+    return known[name]
 
 
 def learned(learner: Learner, table: np.ndarray, kinds: np.ndarray, weights: np.ndarray, *, seed: int) -> np.ndarray:
@@ -75,8 +75,6 @@ class Applied:
         if foreign:
             raise StoreError(f"detector: what it learned holds foreign code ({', '.join(foreign)}) and is not loaded.")
         self._model = _skops().loads(data, trusted=TRUSTED)
-        if isinstance(self._model, ExtraTreesClassifier):
-            self._model.n_jobs = None
 
     @property
     def kinds(self) -> np.ndarray:

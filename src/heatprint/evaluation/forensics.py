@@ -114,12 +114,11 @@ def identification(
     Returns:
         The numbers, and the identifier of the whole set.
     """
-    sets = {**ABLATION}
     told: dict[str, Any] = {"sets": {}}
-    for done, (name, families) in enumerate(sets.items()):
+    for done, (name, families) in enumerate(ABLATION.items()):
         fitted = _identifier(classifier, measured, families, seed)
         told["sets"][name] = _named(measured, fitted, families)
-        progress(done + 1, len(sets), name)
+        progress(done + 1, len(ABLATION), name)
         if name == WHOLE:
             whole = fitted
     told["unknown"] = _unknown(measured, whole)

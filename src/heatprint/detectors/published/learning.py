@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from heatprint.core.errors import InvalidInput
 from heatprint.core.protocols import Progress
 from heatprint.detectors.door import FEWEST
-from heatprint.detectors.examples import Examples
-
-CLEAN = "clean"  # the name of images nothing was done to
+from heatprint.detectors.examples import CLEAN, Examples
 
 M = TypeVar("M", bound=nn.Module)
 
