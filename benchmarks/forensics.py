@@ -19,6 +19,7 @@ from heatprint.detectors.features import FEATURES
 from heatprint.detectors.features.table import CHUNK, measure
 from heatprint.detectors.look import Look
 from heatprint.models import load
+from heatprint.report.forensics import lines
 
 SETS = (("undo", "key", "margin"), ("undo", "key", "margin", "image"), tuple(FEATURES.names()))
 
@@ -55,39 +56,7 @@ def cost(model: str, images: int, repeats: int) -> None:
 
 def table(run: Path) -> None:
     """Markdown of ``forensics.json``."""
-    told = json.loads((run / "forensics.json").read_bytes())
-    sets = {**told["ablation"], "one class": told["one class"]}
-    kinds = list(next(iter(sets.values()))["attacks"])
-    print("| attack (images) | " + " | ".join(sets) + " |\n|---|" + "---|" * len(sets))
-    for kind in kinds:
-        cells = [_cell(one["attacks"][kind]) for one in sets.values()]
-        count = next(iter(sets.values()))["attacks"][kind]["images"]
-        print(f"| {kind} ({count}) | " + " | ".join(cells) + " |")
-    whole = told["ablation"]["heat print and squeezing"]
-    print("\n| left alone (images) | flagged at 5 % | at 1 % |\n|---|---|---|")
-    for kind, rates in {**whole["others"], "all": whole["realised"]}.items():
-        shares = " | ".join(f"{100 * rates[name]['share']:.1f} %" for name in ("at 5%", "at 1%") if name in rates)
-        print(f"| {kind} ({next(iter(rates.values()))['total']}) | {shares} |")
-    print("\n| equal margin | " + " | ".join(sets) + " |\n|---|" + "---|" * len(sets))
-    for kind in kinds:
-        values = [one["attacks"][kind]["equal_margin"] for one in sets.values()]
-        cells = ["–" if v["auroc"] is None else f"{v['auroc']:.3f}" for v in values]
-        print(f"| {kind} ({values[0]['images']}) | " + " | ".join(cells) + " |")
-    print("\n| left out of learning | AUROC |\n|---|---|")
-    for part in told["left out"].values():
-        for name, one in part.items():
-            print(f"| {name} | {one['pooled']:.3f} |")
-    print("\n| named from | names | families |\n|---|---|---|")
-    for name, one in told["identification"]["sets"].items():
-        print(f"| {name} | {one['names']:.3f} | {one['families']:.3f} |")
-    print(json.dumps(told["identification"]["unknown"], indent=1))
-    for which in ("confusion", "family_confusion"):
-        print(json.dumps(told["identification"]["sets"]["heat print and squeezing"][which], indent=1))
-
-
-def _cell(one: dict) -> str:  # type: ignore[type-arg]
-    rates = "/".join(f"{100 * one[name]['share']:.0f}" for name in ("at 5%", "at 1%") if name in one)
-    return f"{one['auroc']:.3f} {rates}"
+    print("\n".join(lines(json.loads((run / "forensics.json").read_bytes()))))
 
 
 def main() -> None:

@@ -132,6 +132,7 @@ def test_in_float32_the_batch_changes_a_score_by_rounding_only(small, examples):
         (LID, {"neighbours": 1}, "2 or more"),
         (LID, {"reference": 9}, "10 images or more"),
         (LID, {"layers": ("",)}, "tuple of module names"),
+        (LID, {"grid": 0}, "1 or more"),
         (SHAPSignatureDetector, {"model": "forest"}, "'mlp' or 'logistic'"),
         (SHAPSignatureDetector, {"explained": "all"}, "predicted, every, contrast"),
         (SHAPSignatureDetector, {"hidden": 0}, "1 or more"),
@@ -186,6 +187,20 @@ def test_activations_are_those_of_a_network_run_by_hand():
     one = averaged(slim, pixels, ("3", "0.6"))
     assert list(one) == ["0.6", "3"]  # in the order they run
     assert np.array_equal(one["0.6"], found["0.6"])
+
+
+def test_a_grid_keeps_where_things_are():
+    slim = load_model("vgg-slim", classes=("cats", "dogs"), size=32, seed=0)
+    pixels = torch.from_numpy(smooth(5, seed=2, size=32))
+    with outputs(slim.network, ("0.6", "0.23")) as seen, torch.no_grad():
+        slim(pixels.float() / 255)
+    maps, small = seen["0.6"], seen["0.23"]
+    assert (maps.shape[2], small.shape[2]) == (16, 4)
+    cells = [maps[:, :, a : a + 4, b : b + 4].mean((2, 3)) for a in range(0, 16, 4) for b in range(0, 16, 4)]
+    found = averaged(slim, pixels, ("0.6", "0.23", "last"), grid=4)
+    assert np.allclose(found["0.6"], torch.stack(cells, 2).flatten(1), atol=1e-6)
+    assert np.allclose(averaged(slim, pixels, ("0.23",), grid=9)["0.23"], small.flatten(1))  # no cell is empty
+    assert np.array_equal(found["last"], averaged(slim, pixels, ("last",))["last"])
 
 
 class Tokens(nn.Module):
@@ -347,10 +362,10 @@ def test_originals_are_no_neighbours_of_what_was_made_from_them(doubled):
 
 def test_the_reference_set_is_bounded_drawn_by_the_seed_and_shortens_the_neighbours(doubled, examples):
     small = [fit(doubled, examples, LID(reference=10), seed=seed).learned for seed in (0, 1)]
-    assert [part["0/reference"].shape for part in small] == [(10, 8)] * 2
+    clean = averaged(doubled, examples.pixels[:60], grid=7)["stem.3"]
+    assert [part["0/reference"].shape for part in small] == [(10, clean.shape[1])] * 2
     assert not np.array_equal(small[0]["0/reference"], small[1]["0/reference"])
     assert small[0]["neighbours"].tolist() == [9]
-    clean = averaged(doubled, examples.pixels[:60])["stem.3"]
     assert all(any(np.allclose(row, other) for other in clean) for row in small[0]["0/reference"])
     same = replace(examples, sources=("one",) * len(examples))
     with pytest.raises(InvalidInput, match="many sources"):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 from dataclasses import replace
-from itertools import islice, product
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -309,36 +308,40 @@ def test_batches_are_half_attacked_and_every_kind_is_as_frequent(batch, benign, 
 
 
 def test_dropout_variance_equals_passes_written_out():
-    rng = stream(0, "test/dropout")
-    hidden, weight, bias = rng.random((5, 7)), rng.normal(size=(3, 7)), rng.normal(size=3)
-    masks = (rng.random((50, 7)) >= 0.5) / 0.5
-    passes = np.stack([softmax((hidden * mask) @ weight.T + bias, axis=1) for mask in masks])
-    found = dropout_variance(hidden, weight, hidden @ weight.T + bias, masks)
-    assert np.allclose(found, passes.var(0).mean(1), rtol=1e-10)
+    logits = stream(0, "test/dropout").normal(size=(50, 5, 3)) * 2
+    slow = np.mean([[np.var([softmax(one[n])[k] for one in logits]) for k in range(3)] for n in range(5)], axis=1)
+    assert np.allclose(dropout_variance(logits), slow, rtol=1e-10)
+    assert dropout_variance(logits[:1].repeat(4, axis=0)).max() < 1e-30
+    sure = np.array([[[30.0, 0.0]], [[31.0, 0.0]]])  # lost where a square of means is taken from a mean of squares
+    assert dropout_variance(sure)[0] == pytest.approx((np.exp(-30) - np.exp(-31)) ** 2 / 4, rel=1e-3)
 
 
-def test_over_all_masks_the_variance_is_the_expected_one():
-    hidden, weight = np.array([[1.0, 2.0, 0.5]]), np.array([[1.0, -1.0, 2.0], [0.0, 0.5, -1.0]])
-    masks = np.array(list(product([0.0, 2.0], repeat=3)))  # at dropout .5 all eight are as likely
-    gap = ((hidden * masks) @ (weight[0] - weight[1]))[:, None]
-    first = 1 / (1 + np.exp(-gap))
-    assert dropout_variance(hidden, weight, hidden @ weight.T, masks)[0] == pytest.approx(first.var(), rel=1e-12)
-    assert dropout_variance(hidden, weight, hidden @ weight.T, np.ones((4, 3)))[0] == 0
-
-
-def test_masks_leave_out_the_share_asked_for_and_keep_the_mean(classifier, pictures, monkeypatch):
-    seen = []
-    module = sys.modules[Bayesian.__module__]
-    monkeypatch.setattr(module, "dropout_variance", lambda h, w, z, masks: seen.append(masks) or h[:, 0])
+def test_the_uncertainty_is_that_of_dropout_before_every_dense_layer(classifier, pictures):
+    method, images = Bayesian(passes=7, dropout=0.4), to_images(pictures.pixels[:3])
+    dense = [module for module in classifier.network.modules() if isinstance(module, nn.Linear)]
+    read = dense_part(classifier, images)[0].double().numpy()
+    passes = []
+    for t in range(7):
+        vectors = read
+        for place, layer in enumerate(dense):
+            masks = method.mask(5, place, vectors.shape[1]).numpy()
+            vectors = (vectors * masks[t]) @ layer.weight.double().numpy().T + layer.bias.double().numpy()
+            vectors = np.maximum(vectors, 0) if place < len(dense) - 1 else vectors
+        passes.append(vectors)
     kernels = Density(centres=np.zeros((2, 128), np.float32), classes=np.array([0, 1]), bandwidth=1.0)
+    found = method.columns(classifier, kernels, 5, pictures.pixels[:3])[:, 0]
+    assert len(dense) == 3
+    assert np.allclose(found, dropout_variance(np.stack(passes)), rtol=1e-3)
+
+
+def test_masks_leave_out_the_share_asked_for_and_keep_the_mean():
     method = Bayesian(dropout=0.2, passes=400)
-    method._columns(classifier, kernels, 3, pictures.pixels[:2])
-    method._columns(classifier, kernels, 3, pictures.pixels[5:9])
-    method._columns(classifier, kernels, 4, pictures.pixels[5:9])
-    assert np.array_equal(seen[0], seen[1])
-    assert not np.array_equal(seen[0], seen[2])
-    assert set(np.unique(seen[0])) == {0, 1 / 0.8}
-    assert seen[0].mean() == pytest.approx(1, abs=0.01)
+    masks = method.mask(3, 0, 128)
+    assert torch.equal(masks, method.mask(3, 0, 128))
+    assert not torch.equal(masks, method.mask(4, 0, 128))
+    assert not torch.equal(masks, method.mask(3, 1, 128))
+    assert sorted(masks.unique().tolist()) == pytest.approx([0, 1 / 0.8])
+    assert float(masks.mean()) == pytest.approx(1, abs=0.01)
 
 
 def test_density_is_that_of_scikit_learn_class_by_class():
@@ -406,10 +409,10 @@ def test_in_learning_clean_images_look_no_more_usual_than_new_ones(classifier, p
     """With their own kernels they would: the leak by which images learned from are told from others."""
     method = Bayesian()
     fit = history(pictures, (0, 60), lambda pixels: pixels, name="clean").take(np.arange(60))
-    kernels = method._kernels(classifier, fit, np.arange(60), 0)
-    new = method._columns(classifier, kernels, 0, pictures.pixels[60:])[:, 1]
-    honest = method._columns(classifier, kernels, 0, fit.pixels, np.arange(60))[:, 1]
-    leaky = method._columns(classifier, kernels, 0, fit.pixels)[:, 1]
+    kernels = method.kernels(classifier, fit, np.arange(60), 0)
+    new = method.columns(classifier, kernels, 0, pictures.pixels[60:])[:, 1]
+    honest = method.columns(classifier, kernels, 0, fit.pixels, np.arange(60))[:, 1]
+    leaky = method.columns(classifier, kernels, 0, fit.pixels)[:, 1]
     attacked = np.repeat([False, True], 60)
     assert roc_auc_score(attacked, -np.concatenate([leaky, new])) > 0.8
     assert abs(roc_auc_score(attacked, -np.concatenate([honest, new])) - 0.5) < 0.15
@@ -418,7 +421,7 @@ def test_in_learning_clean_images_look_no_more_usual_than_new_ones(classifier, p
 def test_bayesian_scores_are_the_regression_of_both_columns(classifier, pictures, fitted):
     learned = fitted["bayesian"].learned
     kernels = Density(centres=learned["centres"], classes=learned["classes"], bandwidth=float(learned["bandwidth"][0]))
-    columns = Bayesian()._columns(classifier, kernels, 1, pictures.pixels)
+    columns = Bayesian().columns(classifier, kernels, 1, pictures.pixels)
     expected = ((columns - learned["mean"]) / learned["scale"]) @ learned["weights"] + learned["bias"]
     assert np.allclose(fitted["bayesian"].score(classifier, pictures.pixels), expected)
     hidden = last_neurons(classifier, to_images(pictures.pixels[:60]))[0].numpy()

@@ -27,6 +27,7 @@ from heatprint.core.lattice import to_images
 from heatprint.core.streams import stream
 from heatprint.core.values import Batch
 from heatprint.detectors import Examples, Identifier
+from heatprint.detectors.door import at_most, guarded
 from heatprint.detectors.features import FEATURES
 from heatprint.detectors.features.table import columns, measure
 from heatprint.detectors.features.undo import Planes, Undo
@@ -35,7 +36,9 @@ from heatprint.detectors.identifier import FittedIdentifier
 from heatprint.detectors.learners import Applied, evenly, learned
 from heatprint.detectors.locator import locate
 from heatprint.detectors.look import Look
-from heatprint.evaluation.detection import Rows, auroc, equal_margin, judged, precision, threshold
+from heatprint.detectors.strangeness import Strangeness
+from heatprint.evaluation.detection import GUARDED, Rows, auroc, equal_margin, judged, precision
+from heatprint.evaluation.location import located
 from heatprint.models import wrap
 from heatprint.study.corpus import read_trials
 
@@ -127,7 +130,7 @@ def test_the_undo_ratio_is_what_it_says(rough):
         assert float(found) == pytest.approx((more - less) / (more + less - 2 * still), rel=1e-3)
 
 
-@pytest.mark.parametrize("levels", [1, 2, 4])
+@pytest.mark.parametrize("levels", [1, 4])
 def test_a_pattern_that_was_added_is_found_and_another_is_not(rough, levels):
     clean = smooth(20).clamp(8, 247)
     slope = Rough().weight.detach().sign()
@@ -176,10 +179,10 @@ def test_of_several_rivals_the_one_attacked_is_found():
     three = wrap(Three(), classes=("a", "b", "c"), size=SIZE)
     weight = Three().weight.detach()
     clean = smooth(8).clamp(4, 251)
-    attacked = (clean.int() + 2 * (weight[0] - weight[1]).sign()).to(torch.uint8)  # from b to a; c is the runner-up
+    attacked = (clean.int() + (weight[0] - weight[1]).sign()).to(torch.uint8)  # from b to a; c is the runner-up
     look = Look(three, attacked, rivals=2)
     assert look.predicted.tolist() == [0] * 8
-    column = list(Undo().names).index("sign 2 colour")
+    column = list(Undo().names).index("sign 1 colour")
     one = Undo().measure(Look(three, attacked))[:, column]
     two = Undo().measure(look)[:, column]
     assert (two >= one).all()
@@ -195,6 +198,29 @@ def test_tables_are_checked_and_streamed(small):
     assert measure(small, pixels[:0], ("margin",)).shape == (0, 3)
     with pytest.raises(InvalidInput, match="each once"):
         measure(small, pixels, ("margin", "margin"))
+
+
+def test_compression_tells_the_quality_and_the_grid(small):
+    from heatprint.detectors.features.squeezing import saved_as_jpeg
+
+    family = FEATURES.make("compression")
+    noisy = np.random.default_rng(0).integers(-12, 13, (6, 3, 48, 48))
+    pixels = torch.from_numpy(ndimage.zoom(smooth(6).numpy(), (1, 1, 2, 2), order=1)).int() + torch.from_numpy(noisy)
+    pixels = pixels.clamp(0, 255).to(torch.uint8)
+
+    def seen(images: torch.Tensor) -> dict[str, float]:
+        return dict(zip(family.names, family.measure(Look(small, images)).mean(0).tolist(), strict=True))
+
+    for quality in (90, 75, 60):
+        saved = (saved_as_jpeg(pixels, quality) * 255).round().to(torch.uint8)
+        found = seen(saved)
+        on = {name: value for name, value in found.items() if name.startswith("on steps")}
+        assert max(on, key=on.get) == f"on steps of {quality}"
+        assert on[f"on steps of {quality}"] > 0.6
+        assert found["on first grid"] > found["best grid"] - 0.05
+        moved = seen(saved.roll((3, 5), (2, 3)))
+        assert moved["on first grid"] < moved["best grid"] - 0.1
+    assert max(value for name, value in seen(pixels).items() if name.startswith("on steps")) < 0.3
 
 
 # --- the door ---------------------------------------------------------------------------------------------
@@ -241,8 +267,21 @@ def test_a_detector_learns_scores_and_flags_no_more_than_asked(rough):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-3, 3).map(lambda v: round(v, 1)), min_size=20, max_size=200), st.floats(0.01, 0.5))
 def test_a_threshold_never_flags_more_of_its_own_images_than_asked(scores, rate):
-    at = threshold(np.asarray(scores), rate)
+    at = at_most(np.asarray(scores), rate)
     assert (np.asarray(scores) > at).mean() <= rate + 1e-12
+
+
+def test_a_guarded_threshold_spares_every_kind(rough):
+    rng = np.random.default_rng(0)
+    scores = np.r_[rng.standard_normal(900), rng.standard_normal(100) + 2]
+    kinds = ["clean"] * 900 + ["clean, misclassified"] * 100
+    plain, spared = at_most(scores, 0.05), guarded(scores, 0.05, kinds)
+    assert (scores[900:] > plain).mean() > 0.3
+    assert (scores[900:] > spared).mean() <= 0.1
+    assert (scores[900:] > guarded(scores, 0.05, kinds, most=0.2)).mean() <= 0.2
+    assert guarded(scores, 0.05, [f"kind {row}" for row in range(1000)]) == plain  # too few of each to tell
+    found = detectors.fit(rough, examples(), Mean(), name="mean").calibrate(scores, fpr=0.05, kinds=kinds)
+    assert found.thresholds == {0.05: spared}
 
 
 def test_what_a_detector_cannot_be_used_for_is_refused(rough, small):
@@ -327,6 +366,8 @@ def test_every_kind_counts_the_same():
     assert of["pgd"] == pytest.approx(of["fgsm"])
     assert of["clean"] == pytest.approx(3 * of["noise"])
     assert of["clean"] + of["noise"] == pytest.approx(of["pgd"] + of["fgsm"])
+    mistaken = evenly(["clean"] * 300 + ["clean, misclassified"] * 40 + kinds[400:], attacked[60:])
+    assert mistaken[:300].sum() == pytest.approx(mistaken[300:340].sum())
 
 
 # --- the judge --------------------------------------------------------------------------------------------
@@ -352,6 +393,11 @@ def test_the_judge_s_numbers_are_those_of_the_definitions():
     assert (calibration > at).mean() <= 0.05
     assert told["attacks"]["pgd"]["at 5%"]["count"] == int((scores[attacked] > at).sum())
     assert told["realised"]["at 5%"]["total"] == 400
+    assert GUARDED not in told["thresholds"]
+    hits, alarms = (float((scores[rows] > at).mean()) for rows in (attacked, ~attacked))
+    assert told["precision"]["1.0% attacked"]["at 5%"] == pytest.approx(precision(hits, alarms, prior=0.01))
+    by_kind = judged(scores, known(scores, attacked), calibration, kinds=["a"] * 500 + ["b"] * 500)
+    assert by_kind["thresholds"][GUARDED] == at  # both kinds are alike: 5 % of all is well below 10 % of each
     with pytest.raises(InvalidInput, match="all attacked or all not"):
         judged(scores[attacked], known(scores, attacked).take(np.flatnonzero(attacked)), calibration)
 
@@ -419,6 +465,22 @@ def test_an_identifier_is_not_calibrated_on_what_it_learned_from(rough):
         Identifier(families=("margin",)).fit_from(rough, table, few, table, few)
     with pytest.raises(UnknownName, match="fgms"):
         replace(some, names=("fgms",) * 60)
+
+
+def test_strangeness_sees_the_undecided_and_the_far_away():
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0, 0, 0], [8, 0, 0]])
+    place = np.arange(400) % 2
+    table, held_out = (centres[place] + rng.standard_normal((400, 3)) for _ in range(2))
+    sure = np.where(np.eye(2, dtype=bool)[place], 0.98, 0.02)
+    strange = Strangeness.fit(table, place, held_out, sure)
+    usual = strange.credibility(held_out, sure)
+    assert (usual <= 0.05).mean() <= 0.06
+    undecided = strange.of(held_out, np.full((400, 2), 0.5))
+    away = strange.of(centres[place] + [0, 30, 0], sure)
+    known = strange.of(held_out, sure)
+    assert np.median(undecided) > np.quantile(known, 0.9)
+    assert np.median(away) > np.quantile(known, 0.9)
 
 
 # --- the locator ------------------------------------------------------------------------------------------
@@ -500,6 +562,32 @@ def test_coloured_salt_takes_the_corners_of_the_colour_cube(rough):
     assert len(torch.unique(coloured.permute(0, 2, 3, 1)[(coloured != images).any(1)], dim=0)) > 2
 
 
+def test_a_capped_pixel_stays_near_its_old_colour(rough):
+    batch = Batch(ids=("a", "b", "c"), pixels=smooth(3), labels=torch.tensor([0, 1, 0]))
+    for preset in ("paper", "scipy"):
+        tried = make("one-pixel", population=12, generations=3, cap=20, preset=preset)
+        hit = attack(rough, batch, tried)
+        moved = (hit.adversarial.pixels.int() - batch.pixels.int()).abs()
+        assert int(moved.amax()) <= 20
+        assert (moved.amax(1) > 0).flatten(1).sum(1).tolist() == [0 if s else 1 for s in hit.skipped]
+    with pytest.raises(InvalidInput, match="cap = 0"):
+        make("one-pixel", cap=0)
+
+
+def test_how_well_pixels_are_located_is_counted_against_the_clean_image(rough):
+    clean = Batch(ids=("a", "b", "c"), pixels=smooth(3), labels=rough(to_images(smooth(3))).argmax(1))
+    pixels = clean.pixels.clone()
+    weight = Rough().weight.detach().abs().sum(0)
+    row, column = divmod(int(weight.argmax()), SIZE)
+    signs = torch.where(rough(to_images(pixels))[:, 0] > 0, 1.0, -1.0)
+    for image, sign in zip(pixels, signs, strict=True):  # most to lose or to win: all channels at once
+        image[:, row, column] = torch.where(Rough().weight.detach()[:, row, column] * sign > 0, 255, 0).to(torch.uint8)
+    told = located(rough, clean, Batch(ids=("c", "a"), pixels=pixels[[2, 0]], labels=clean.labels[[2, 0]]))
+    assert told["exactly"]["count"] == told["within one pixel"]["count"] == 2
+    far = Batch(ids=("a",), pixels=clean.pixels[:1], labels=clean.labels[:1])
+    assert located(rough, clean, far)["exactly"]["total"] == 1
+
+
 # --- the laboratory ---------------------------------------------------------------------------------------
 
 
@@ -556,16 +644,21 @@ def test_the_laboratory_is_built_from_the_command_line_and_names_an_attack(tmp_p
 
     run = laboratory(tmp_path / "run")
     asked = ["detect", "--benchmark", "--run", str(run), "--data", "menagerie", "--limit", "160",
-             "--trials", str(run / "trials.toml"), "--learner", "logistic"]  # fmt: skip
+             "--trials", str(run / "trials.toml"), "--learner", "logistic", "--full"]  # fmt: skip
     first = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert first.exit_code == 0, first.output
     assert "heat print and squeezing" in first.output
+    assert "Attacked with knowledge of the detector" in first.output
     told = json.loads((run / "forensics.json").read_bytes())
     assert set(told["ablation"]["heat print"]["attacks"]) >= {"pgd", "fgsm", "ddn"}
     assert set(told["left out"]["algorithms"]) <= {"pgd", "fgsm"}
     assert told["ablation"]["heat print"]["pooled"] > 0.7
+    assert told["identification"]["sets"]["true difference"]["names"] > 0.8
+    assert set(told["published"]["detectors"]) == set(detectors.names())
+    assert all(one["before"]["fooled"]["total"] > 10 for one in told["resisted"]["attacks"].values())
+    assert told["counts"]["clean, misclassified"]["test"] < told["counts"]["clean"]["test"]
     kept = (run / "forensics.json").read_bytes()
-    for part in (run / "forensics" / "features" / "pgd" / "_done").iterdir():
+    for part in (run / "forensics" / "features" / "undo" / "pgd" / "_done").iterdir():
         part.unlink()  # as after a crash
     again = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert again.exit_code == 0

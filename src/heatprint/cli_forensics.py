@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,6 @@ Run = Annotated[Path, typer.Option(help="Run folder of a study; its model `clear
 MODEL, FITTED = "models/clear", "forensics/fitted"
 NAMED = 0.5  # family probability from which the family is named outright
 SPARSE = ("one-pixel", "few-pixel")
-RATES = ("at 5%", "at 1%")
 
 
 def detect(
@@ -33,6 +32,12 @@ def detect(
     ] = False,
     trials: Annotated[Path | None, typer.Option(help="A TOML file of [[trials]] instead of heatprint's own.")] = None,
     learner: Annotated[str, typer.Option(help="boosting, trees or logistic.")] = "boosting",
+    full: Annotated[
+        bool, typer.Option("--full", help="Also judge published detectors, and attack this one knowing it: slow.")
+    ] = False,
+    transfer_from: Annotated[
+        Path | None, typer.Option(help="Another run with a detector, which is judged on this network as it is.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=50, help="At most so many source images.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
@@ -43,19 +48,22 @@ def detect(
         raise InvalidInput("detect: write --benchmark to build the laboratory; for images: heatprint identify IMAGE...")
     from heatprint.data.sources import load_dataset
     from heatprint.data.splits import sample
+    from heatprint.detectors import load as load_detector
     from heatprint.models import load
+    from heatprint.report.forensics import lines
     from heatprint.study.corpus import read_trials
     from heatprint.study.forensics import forensics
 
     classifier = load(_model(run))
     with watch().step("images") as progress:
-        images = load_dataset(data, size=classifier.size, seed=seed, progress=progress).test
-    chosen = images.take(sample(images, limit))
+        images = load_dataset(data, size=classifier.size, seed=seed, progress=progress)
+    chosen = images.test.take(sample(images.test, limit))
     told = forensics(
-        classifier, chosen, run,
-        trials=read_trials(trials), learner=check_learner("detect", learner), seed=seed, watch=watch(),
+        classifier, chosen, run, learned=images.train,
+        stranger=None if transfer_from is None else load_detector(transfer_from / FITTED),
+        trials=read_trials(trials), learner=check_learner("detect", learner), full=full, seed=seed, watch=watch(),
     )  # fmt: skip
-    for line in _table(told):
+    for line in lines(told):
         typer.echo(line)
     typer.echo(f"\nnumbers: {run / 'forensics.json'}\ndetector and identifier: {run / FITTED}")
 
@@ -156,34 +164,3 @@ def _drawn(classifier: Classifier, batch: Batch, place: Located, out: Path) -> l
         write_atomic(out / f"{stem}-restored.png", encode_pngs(place.restored[row : row + 1])[0])
         lines.append(f"  heat map     {out / f'{stem}-heat.png'}")
     return lines
-
-
-def _table(told: dict[str, Any]) -> list[str]:
-    """The benchmark as lines: each attack by each set of features, others flagged, names, attacks left out."""
-    sets = {**told["ablation"], "one class": told["one class"]}
-    attacks = list(next(iter(sets.values()))["attacks"])
-    wide = max(map(len, [*attacks, "equal margin"])) + 2
-    lines = ["AUROC (share found at 5 % / 1 % of others flagged), test part", " " * wide + "  ".join(sets)]
-    for kind in attacks:
-        cells = [_cell(one["attacks"][kind], len(name)) for name, one in sets.items()]
-        lines.append(f"{kind:{wide}}" + "  ".join(cells))
-    whole = told["ablation"]["heat print and squeezing"]
-    lines += ["", "flagged though left alone, heat print and squeezing (5 % / 1 % asked for)"]
-    for kind, rates in whole["others"].items():
-        shares = " / ".join(f"{rates[name]['share']:.1%}" for name in RATES if name in rates)
-        total = max((one["total"] for one in rates.values()), default=0)
-        lines.append(f"{kind:{max(wide, 24)}}{shares}  of {total}")
-    lines += ["", "left out of learning: AUROC"]
-    lines += [f"{name:{wide}}{one['pooled']:.3f}" for part in told["left out"].values() for name, one in part.items()]
-    lines += ["", "naming: balanced accuracy over names, over families"]
-    lines += [f"{name:{max(wide, 26)}}{one['names']:.3f}  {one['families']:.3f}"
-              for name, one in told["identification"]["sets"].items()]  # fmt: skip
-    unknown = told["identification"]["unknown"]["auroc"]
-    if unknown is not None:
-        lines.append(f"unknown attacks told from known ones: AUROC {unknown:.3f}")
-    return lines
-
-
-def _cell(one: dict[str, Any], width: int) -> str:
-    rates = [f"{one[name]['share']:.0%}" for name in RATES if name in one]
-    return f"{one['auroc']:.3f} ({'/'.join(rates)})".ljust(width)

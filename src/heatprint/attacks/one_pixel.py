@@ -34,6 +34,8 @@ class OnePixel:
             Keras code the paper cites.
         population: Candidates per image instead of the preset's; 4 or more.
         generations: Generations after the first population instead of the preset's.
+        cap: By how many of 255 levels a channel may move at most, 1 to 255. A pixel that stays near its old colour is
+            harder to find.
 
     At most population * (1 + generations) forward passes per image. The step of the result is the generation of
     the success, 0 for the first population.
@@ -43,6 +45,7 @@ class OnePixel:
     preset: Literal["paper", "scipy"] = "paper"
     population: int | None = None
     generations: int | None = None
+    cap: int = LEVELS
 
     def __post_init__(self) -> None:
         how = self.strategy
@@ -51,6 +54,8 @@ class OnePixel:
                 f"OnePixel: pixels = {self.pixels} must be 1 or more, population = {how.population} 4 or more "
                 f"(a child has three other parents), generations = {how.generations} 0 or more."
             )
+        if not 1 <= self.cap <= LEVELS:
+            raise InvalidInput(f"OnePixel: cap = {self.cap} must be 1 to {LEVELS} levels; {LEVELS} is no cap.")
 
     @property
     def strategy(self) -> Strategy:
@@ -80,7 +85,7 @@ class OnePixel:
         waiting = deque(range(count))
         # enough images at a time that the last, partly filled forward pass of a generation hardly matters
         slots = min(count, max(4, 4 * access.batch // how.population))
-        pool = _Pool(images, [waiting.popleft() for _ in range(slots)], how, self.pixels)
+        pool = _Pool(images, [waiting.popleft() for _ in range(slots)], how, self.pixels, self.cap)
         while pool.rows:
             rngs = [streams.of(row, age) for row, age in zip(pool.rows, pool.ages, strict=True)]
             fresh = [
@@ -117,8 +122,9 @@ class OnePixel:
 class _Pool:
     """The images under attack at one moment, each with its population; a finished one makes room for the next."""
 
-    def __init__(self, images: Tensor, rows: list[int], how: Strategy, pixels: int) -> None:
+    def __init__(self, images: Tensor, rows: list[int], how: Strategy, pixels: int, cap: int) -> None:
         self._levels = (images * LEVELS).round().to(torch.uint8)
+        self.cap = cap
         self.rows = rows
         self.ages = [0] * len(rows)
         self.genes = torch.zeros((len(rows), how.population, pixels, GENES))
@@ -128,7 +134,9 @@ class _Pool:
         """Candidates [M, d, 5] as places [M, d, 2] and colours 0..255 [M, d, 3], and whether they change anything."""
         rows, columns, colours = read(genes)
         places = torch.stack([rows, columns], -1)
-        differs = (colours != self._levels[row[:, None], :, rows, columns]).any(-1)
+        old = self._levels[row[:, None], :, rows, columns]
+        colours = self._capped(colours, old)
+        differs = (colours != old).any(-1)
         # of two edits of one pixel the last one counts
         same = (places[:, :, None] == places[:, None]).all(-1).triu(1).any(2)
         return places, colours, (differs & ~same).any(1)
@@ -152,8 +160,12 @@ class _Pool:
         index = index if index >= 0 else int(self.fitness[slot].argmax())
         pixels = self._levels[self.rows[slot]].clone()
         for row, column, colour in zip(*(part.unbind(0) for part in read(self.genes[slot, index])), strict=True):
-            pixels[:, row, column] = colour.to(torch.uint8)
+            pixels[:, row, column] = self._capped(colour, self._levels[self.rows[slot], :, row, column]).to(torch.uint8)
         return to_images(pixels)
+
+    def _capped(self, colours: Tensor, old: Tensor) -> Tensor:
+        """Colours 0..255 no further from the old ones than the cap."""
+        return torch.minimum(torch.maximum(colours, old.to(colours) - self.cap), old.to(colours) + self.cap)
 
     def refill(self, slot: int, row: int | None) -> None:
         """Give a slot to the next image, or close it."""

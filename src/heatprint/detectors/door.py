@@ -6,7 +6,7 @@ safetensors and JSON and nothing in its file can run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -94,13 +94,18 @@ class Detector:
             progress(sum(map(len, parts)), len(pixels))
         return np.concatenate(parts) if parts else np.empty(0)
 
-    def calibrate(self, scores: np.ndarray, *, fpr: float = 0.05) -> Detector:
+    def calibrate(
+        self, scores: np.ndarray, *, fpr: float = 0.05, kinds: Sequence[str] | None = None, most: float = 0.1
+    ) -> Detector:
         """The same with a threshold that flags at most this share of images like these.
 
         Args:
             scores: Of images that were not attacked and that it did not learn from, float [N]. Their kinds decide what
                 the rate means: of clean images only, a file saved anew may be flagged far more often.
             fpr: Share that may be flagged, above 0 and below 1.
+            kinds: What was done to each; then no kind is flagged more often than `most` or, if that is more, `fpr`. A
+                share of all hides that one kind, say images the classifier errs on, is flagged every other time.
+            most: Share of any one kind that may be flagged.
 
         Raises:
             InvalidInput: Too few scores for the rate, or a rate out of range.
@@ -113,9 +118,7 @@ class Detector:
                 f"calibrate: {len(scores)} finite scores cannot tell a rate of {fpr:g}; give at least "
                 f"{int(np.ceil(1 / fpr))} images that were not attacked, or ask for a larger fpr."
             )
-        allowed = int(np.floor(fpr * len(scores)))
-        threshold = float(np.sort(scores)[::-1][allowed])  # above it lie at most `allowed` of them
-        return replace(self, thresholds={**self.thresholds, fpr: threshold})
+        return replace(self, thresholds={**self.thresholds, fpr: guarded(scores, fpr, kinds, most)})
 
     def flags(self, scores: np.ndarray, *, fpr: float = 0.05) -> np.ndarray:
         """Which scores mean attacked, bool [N], at a rate it was calibrated for.
@@ -144,6 +147,25 @@ class Detector:
                 "what it learned is about the very weights that are attacked."
             )
         check_pixels(classifier, pixels)
+
+
+def guarded(scores: np.ndarray, fpr: float, kinds: Sequence[str] | None = None, most: float = 0.1) -> float:
+    """The score above which at most a share `fpr` of all lies, and of each kind at most a share `most` or `fpr`.
+
+    Kinds of fewer than 20 images cannot tell a rate and are counted with all others only.
+    """
+    lowest = [at_most(scores, fpr)]
+    if kinds is not None:
+        named = np.asarray(kinds)
+        own = [scores[named == kind] for kind in np.unique(named)]
+        lowest += [at_most(some, max(most, fpr)) for some in own if len(some) >= FEWEST]
+    return max(lowest)
+
+
+def at_most(scores: np.ndarray, rate: float) -> float:
+    """The score above which at most this share of images lies; infinite where too few tell such a rate."""
+    allowed = int(np.floor(rate * len(scores)))
+    return float(np.sort(scores)[::-1][allowed]) if allowed else float("inf")
 
 
 def fit(

@@ -13,6 +13,7 @@ from heatprint.core.errors import InvalidInput, UnknownName
 from heatprint.detectors.families import FAMILIES
 
 CLEAN = "clean"  # the name of images nothing was done to
+MISTAKEN = "clean, misclassified"  # their kind where the classifier errs all by itself
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from heatprint.detectors.families import FAMILIES
 from heatprint.detectors.features.table import measure
 from heatprint.detectors.heat_print import applied, check_features
 from heatprint.detectors.learners import Learner, check_learner, learned
+from heatprint.detectors.strangeness import Strangeness
 
 NAME = "identifier"
 FLOOR = 1e-6  # probability below which trees cannot tell
@@ -36,8 +35,8 @@ class Identified:
         name: The most probable algorithm of each image.
         family: The most probable family of each, whose algorithms' probabilities are added.
         family_probability: float64 [N].
-        credibility: float64 [N], share of calibration images of the same algorithm that fitted it no better: the
-            conformal p-value, the largest over the algorithms. Small for images unlike anything learned.
+        credibility: float64 [N], share of known attacked images, held out of learning, that are at least as strange
+            (`strangeness.Strangeness`): a conformal p-value. Small for images unlike anything learned.
     """
 
     names: tuple[str, ...]
@@ -48,7 +47,7 @@ class Identified:
     credibility: np.ndarray
 
     def unknown(self, *, alpha: float = 0.05) -> np.ndarray:
-        """Which images fit no algorithm, bool [N]: of known ones at most the share `alpha` is called unknown."""
+        """Which attacked images are of no known kind, bool [N]: of known ones at most the share `alpha` is."""
         return self.credibility <= alpha
 
 
@@ -57,12 +56,13 @@ class Identifier:
     """Settings of an identifier; `fit` makes one that answers.
 
     Attributes:
-        families: Families of features (`detectors.features`), the heat print and the image by default.
+        families: Families of features (`detectors.features`). With ``"compression"``, which no detector of attacks may
+            have: once an image is flagged, whether it was saved anew, before or after, helps to say what was done.
         learner: See `learners.learned`.
         rivals: How many classes behind the predicted one are tried.
     """
 
-    families: tuple[str, ...] = ("undo", "key", "margin", "image", "squeezing")
+    families: tuple[str, ...] = ("undo", "key", "margin", "image", "squeezing", "compression")
     learner: Learner = "boosting"
     rivals: int = 1
 
@@ -129,12 +129,14 @@ class Identifier:
         truth = np.asarray([names.tolist().index(n) if n in names else -1 for n in held_out.names])
         known = truth >= 0
         temperature = _temperature(raw[known], truth[known])
-        scaled = _scaled(raw[known], temperature)
-        own = scaled[np.arange(len(scaled)), truth[known]]
+        attacked = known & np.asarray(held_out.attacked)
+        usual = attacked if attacked.any() else known
+        strange = Strangeness.fit(
+            table, np.searchsorted(names, names_of), held_out_table[usual], _scaled(raw[usual], temperature)
+        )
         return FittedIdentifier(
             settings=self, classifier=classifier.digest, names=tuple(names.tolist()), learner=content,
-            temperature=temperature,
-            fits={name: np.sort(own[truth[known] == place]) for place, name in enumerate(names.tolist())},
+            temperature=temperature, strange=strange,
         )  # fmt: skip
 
 
@@ -148,7 +150,7 @@ class FittedIdentifier:
         names: Algorithms it knows.
         learner: Bytes of what it learned.
         temperature: By which log-probabilities are divided, fitted on the held-out part (Guo et al. 2017).
-        fits: Algorithm to the probabilities its held-out images got, ascending.
+        strange: What is unlike anything learned.
     """
 
     settings: Identifier
@@ -156,7 +158,7 @@ class FittedIdentifier:
     names: tuple[str, ...]
     learner: np.ndarray
     temperature: float
-    fits: Mapping[str, np.ndarray]
+    strange: Strangeness
 
     def identify(self, classifier: Classifier, pixels: Tensor, *, progress: Progress = silent) -> Identified:
         """Family and algorithm of each image.
@@ -187,16 +189,15 @@ class FittedIdentifier:
             name=tuple(self.names[place] for place in found.argmax(1)),
             family=tuple(families[place] for place in of_family.argmax(1)),
             family_probability=of_family.max(1),
-            credibility=np.stack([self._credible(name, found[:, place]) for place, name in self._places], 1).max(1),
+            credibility=self.strange.credibility(table, found),
         )  # fmt: skip
 
     def save(self, folder: str | Path) -> None:
         """Write ``identifier.json`` and ``identifier.safetensors`` into a folder."""
         card = {"settings": asdict(self.settings), "classifier": self.classifier, "names": list(self.names),
                 "temperature": self.temperature}  # fmt: skip
-        saved.write(
-            Path(folder), NAME, card, {"learner": self.learner} | {f"fits.{k}": v for k, v in self.fits.items()}
-        )
+        kept = {f"strange.{name}": values for name, values in self.strange.arrays().items()}
+        saved.write(Path(folder), NAME, card, {"learner": self.learner} | kept)
 
     @classmethod
     def load(cls, folder: str | Path) -> FittedIdentifier:
@@ -211,18 +212,10 @@ class FittedIdentifier:
             return cls(
                 settings=settings, classifier=card["classifier"], names=tuple(card["names"]),
                 temperature=float(card["temperature"]), learner=arrays["learner"],
-                fits={name: arrays[f"fits.{name}"] for name in card["names"]},
+                strange=Strangeness(**{name: arrays[f"strange.{name}"] for name in Strangeness.__dataclass_fields__}),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"identifier: {folder} holds a damaged card ({error}). Fit it again.") from error
-
-    @cached_property
-    def _places(self) -> list[tuple[int, str]]:
-        return [(place, name) for place, name in enumerate(self.names) if len(self.fits[name])]
-
-    def _credible(self, name: str, own: np.ndarray) -> np.ndarray:
-        fits = self.fits[name]
-        return np.asarray((np.searchsorted(fits, own, side="right") + 1) / (len(fits) + 1))
 
 
 def _balanced(examples: Examples) -> np.ndarray:

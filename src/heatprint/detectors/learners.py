@@ -15,6 +15,7 @@ from sklearn.preprocessing import QuantileTransformer
 from threadpoolctl import threadpool_limits
 
 from heatprint.core.errors import InvalidInput, StoreError
+from heatprint.detectors.examples import CLEAN, MISTAKEN
 
 Learner = Literal["trees", "boosting", "logistic"]
 TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.tree._tree.Tree"]
@@ -97,10 +98,11 @@ def _skops() -> Any:
 def evenly(kinds: Sequence[str], attacked: np.ndarray, *, least: int = 30) -> np.ndarray:
     """Weights [N] by which every kind counts the same among the attacked and among the others, and both sides alike.
 
-    A kind of fewer than `least` images counts less, so that a handful cannot lead. Clean images count as three kinds.
+    A kind of fewer than `least` images counts less, so that a handful cannot lead. Clean images count as three kinds,
+    and those the classifier errs on as three more: they lie where attacked images lie, near the border.
     """
     names, place, counts = np.unique(np.asarray(kinds), return_inverse=True, return_counts=True)
-    weights = (np.where(names == "clean", 3.0, 1.0) / np.maximum(counts, least))[place]
+    weights = (np.where(np.isin(names, (CLEAN, MISTAKEN)), 3.0, 1.0) / np.maximum(counts, least))[place]
     for side in (attacked, ~attacked):
         if side.any():
             weights[side] *= len(weights) / 2 / weights[side].sum()

@@ -15,9 +15,12 @@ from sklearn.metrics import roc_auc_score
 
 from heatprint.core.errors import InvalidInput
 from heatprint.core.streams import stream
+from heatprint.detectors.door import at_most, guarded
 from heatprint.evaluation.shares import share
 
 RATES = (0.05, 0.01)
+GUARDED = "guarded"
+PRIORS = (0.01, 0.001)  # shares of the traffic that are attacked
 SIDE, CALIPER = 8, 0.3  # neighbours on either side in log margin, and how far they may be
 DRAWS = 200  # of the bootstrap over sources
 
@@ -44,13 +47,17 @@ class Rows:
                     margins=self.margins[rows])  # fmt: skip
 
 
-def judged(scores: np.ndarray, rows: Rows, calibration: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+def judged(
+    scores: np.ndarray, rows: Rows, calibration: np.ndarray, *, kinds: Sequence[str] | None = None, seed: int = 0
+) -> dict[str, Any]:
     """AUROC, rates at calibrated thresholds and the equal-margin control, kind by kind.
 
     Args:
         scores: Of the test images, float [N], higher for attacked.
         rows: What they are.
         calibration: Scores of images that were not attacked, of other sources, from which thresholds are taken.
+        kinds: What was done to each of those; then a third threshold is taken, at 5 % of all but of no kind more than
+            10 % (`detectors.door.guarded`).
         seed: Of the bootstrap.
 
     Rates that so few calibration images cannot tell are left out.
@@ -58,7 +65,8 @@ def judged(scores: np.ndarray, rows: Rows, calibration: np.ndarray, *, seed: int
     Returns:
         ``"attacks"``: kind to AUROC against all negatives with its interval, the share found at each rate, and the
         AUROC against negatives of equal margin; ``"others"``: kind to the share flagged at each rate;
-        ``"pooled"``: AUROC over all kinds; ``"thresholds"``.
+        ``"pooled"``: AUROC over all kinds; ``"precision"``: share of flagged images that were attacked where one in a
+        hundred, or in a thousand, is; ``"thresholds"``.
 
     Raises:
         InvalidInput: There is nothing attacked or nothing else among the test images.
@@ -66,7 +74,9 @@ def judged(scores: np.ndarray, rows: Rows, calibration: np.ndarray, *, seed: int
     attacked = np.asarray(rows.attacked, dtype=bool)
     if attacked.all() or not attacked.any():
         raise InvalidInput("detection: the test images are all attacked or all not; both are needed for a number.")
-    thresholds = {rate: threshold(calibration, rate) for rate in RATES if rate * len(calibration) >= 1}
+    thresholds = {_name(rate): at_most(calibration, rate) for rate in RATES if rate * len(calibration) >= 1}
+    if kinds is not None and RATES[0] * len(calibration) >= 1:
+        thresholds[GUARDED] = guarded(calibration, RATES[0], kinds)
     negatives = rows.take(np.flatnonzero(~attacked))
     usual = scores[~attacked]
     found = {}
@@ -78,23 +88,24 @@ def judged(scores: np.ndarray, rows: Rows, calibration: np.ndarray, *, seed: int
             "auroc": auroc(own, usual),
             "interval": _interval(own, rows.sources[inside], usual, negatives.sources, seed),
             "equal_margin": equal_margin(own, rows.margins[inside], usual, negatives.margins),
-            **{_name(rate): share(int((own > at).sum()), len(own)) for rate, at in thresholds.items()},
+            **{name: share(int((own > at).sum()), len(own)) for name, at in thresholds.items()},
         }
-    flagged = {_name(rate): usual > at for rate, at in thresholds.items()}
+    flagged = {name: usual > at for name, at in thresholds.items()}
     others = {
         kind: {name: share(int(hit[inside].sum()), int(inside.sum())) for name, hit in flagged.items()}
         for kind in sorted(set(negatives.kinds))
         for inside in [negatives.kinds == kind]
     }
     realised = {name: share(int(hit.sum()), len(usual)) for name, hit in flagged.items()}
+    trusted = {
+        f"{prior:.1%} attacked": {
+            name: precision(float((scores[attacked] > at).mean()), float((usual > at).mean()), prior=prior)
+            for name, at in thresholds.items()
+        }
+        for prior in PRIORS
+    }
     return {"attacks": found, "others": others, "realised": realised, "pooled": auroc(scores[attacked], usual),
-            "thresholds": {_name(rate): at for rate, at in thresholds.items()}}  # fmt: skip
-
-
-def threshold(scores: np.ndarray, rate: float) -> float:
-    """The score above which at most this share of images lies; infinite where too few tell such a rate."""
-    allowed = int(np.floor(rate * len(scores)))
-    return float(np.sort(scores)[::-1][allowed]) if allowed else float("inf")
+            "precision": trusted, "thresholds": thresholds}  # fmt: skip
 
 
 def auroc(attacked: np.ndarray, usual: np.ndarray) -> float:

@@ -7,15 +7,16 @@ fixed by source image: a copy of an image is where its original is, and nothing 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import recall_score
 
 from heatprint.core.classifier import Classifier
+from heatprint.core.errors import InvalidInput
 from heatprint.core.protocols import Progress, silent
-from heatprint.detectors.door import FEWEST
+from heatprint.detectors.door import FEWEST, Detector
 from heatprint.detectors.examples import Examples
 from heatprint.detectors.families import BENIGN, FAMILIES
 from heatprint.detectors.heat_print import HeatPrint
@@ -26,7 +27,11 @@ from heatprint.evaluation.detection import Rows, auroc, judged
 
 ABLATION: Mapping[str, tuple[str, ...]] = {
     "margin alone": ("margin",),
+    "dropout": ("dropout",),
     "image alone": ("image",),
+    "signature alone": ("signature",),
+    "map as a picture": ("appearance",),
+    "picture and margin": ("appearance", "signature", "margin"),
     "map as a key": ("undo", "key"),
     "heat print": ("undo", "key", "margin", "image"),
     "squeezing": ("squeezing", "margin"),
@@ -34,7 +39,12 @@ ABLATION: Mapping[str, tuple[str, ...]] = {
 }
 """Name in tables to families of features."""
 
-WHOLE = "heat print and squeezing"
+WHOLE, ORACLE = "heat print and squeezing", "true difference"
+NAMING: Mapping[str, tuple[str, ...]] = {
+    **{name: ABLATION[name] for name in ("margin alone", "image alone", "picture and margin", "map as a key", WHOLE)},
+    "and compression": (*ABLATION[WHOLE], "compression"),
+}
+"""The same for names; the last is what the identifier has."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,6 +57,7 @@ class Measured:
         tables: Family of features to float32 [N, columns].
         part: ``"fit"``, ``"calibrate"`` or ``"test"`` of each, by source.
         unseen: bool [N], never learned from, whatever their part.
+        originals: int [N], row of the clean image each was made from; only an upper bound may look at it.
         learner: With what detectors and identifiers learn from attacks.
     """
 
@@ -55,6 +66,7 @@ class Measured:
     tables: Mapping[str, np.ndarray]
     part: np.ndarray
     unseen: np.ndarray
+    originals: np.ndarray
     learner: Learner = "boosting"
 
     def table(self, families: Sequence[str], rows: np.ndarray) -> np.ndarray:
@@ -70,6 +82,8 @@ def ablation(measured: Measured, *, seed: int = 0, progress: Progress = silent) 
     """Each set of families by itself: how well it detects each attack, those never learned from included."""
     told = {}
     for done, (name, families) in enumerate(ABLATION.items()):
+        if set(families) - set(measured.tables):
+            continue  # this network has no such layers
         told[name] = _detected(
             measured, HeatPrint(families=families, learner=measured.learner), measured.where("fit"), seed
         )
@@ -83,7 +97,7 @@ def one_class(measured: Measured, *, seed: int = 0) -> dict[str, Any]:
     learned = method.learn_from(measured.table(method.families, fit), measured.examples.take(fit), seed=seed)
     usual = _not_attacked(measured, measured.where("calibrate"))
     scores = [method.score_of(learned, measured.table(method.families, rows)) for rows in (test, usual)]
-    return judged(scores[0], measured.rows.take(test), scores[1], seed=seed)
+    return judged(scores[0], measured.rows.take(test), scores[1], kinds=measured.rows.kinds[usual], seed=seed)
 
 
 def left_out(measured: Measured, *, seed: int = 0, progress: Progress = silent) -> dict[str, Any]:
@@ -107,22 +121,49 @@ def left_out(measured: Measured, *, seed: int = 0, progress: Progress = silent) 
 
 
 def identification(
-    classifier: Classifier, measured: Measured, *, seed: int = 0, progress: Progress = silent
+    classifier: Classifier,
+    measured: Measured,
+    *,
+    oracle: np.ndarray | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
 ) -> tuple[dict[str, Any], FittedIdentifier]:
     """Balanced accuracy over names and families for each set of families, and how well the unknown is told.
+
+    With the columns of `oracle.true_difference`, [N, columns], also how well one could tell who has the clean image.
 
     Returns:
         The numbers, and the identifier of the whole set.
     """
     told: dict[str, Any] = {"sets": {}}
-    for done, (name, families) in enumerate(ABLATION.items()):
+    if oracle is not None:
+        known = replace(measured, tables={ORACLE: oracle})
+        told["sets"][ORACLE] = _named(known, _identifier(classifier, known, (ORACLE,), seed), (ORACLE,))
+    for done, (name, families) in enumerate(NAMING.items()):
+        if set(families) - set(measured.tables):
+            continue
         fitted = _identifier(classifier, measured, families, seed)
         told["sets"][name] = _named(measured, fitted, families)
-        progress(done + 1, len(ABLATION), name)
-        if name == WHOLE:
-            whole = fitted
-    told["unknown"] = _unknown(measured, whole)
-    return told, whole
+        progress(done + 1, len(NAMING), name)
+    told["unknown"] = _unknown(measured, fitted)
+    return told, fitted
+
+
+def transferred(detector: Detector, measured: Measured, *, seed: int = 0) -> dict[str, Any]:
+    """What another classifier's detector is worth for this one: its rule as it is, only its thresholds taken anew.
+
+    Raises:
+        InvalidInput: It is not a heat print, or these images were not measured as it measures.
+    """
+    method = detector.method
+    if not isinstance(method, HeatPrint) or set(method.families) - set(measured.tables):
+        raise InvalidInput(
+            f"transferred: detector {detector.name!r} is no heat print of families measured here; take one that "
+            "`heatprint detect --benchmark` saved."
+        )
+    test, usual = measured.where("test", unseen=True), _not_attacked(measured, measured.where("calibrate"))
+    scores = [method.score_of(detector.learned, measured.table(method.families, rows)) for rows in (test, usual)]
+    return judged(scores[0], measured.rows.take(test), scores[1], kinds=measured.rows.kinds[usual], seed=seed)
 
 
 def _identifier(classifier: Classifier, measured: Measured, families: Sequence[str], seed: int) -> FittedIdentifier:
@@ -131,7 +172,9 @@ def _identifier(classifier: Classifier, measured: Measured, families: Sequence[s
     names = np.asarray(measured.examples.names)
     found, counts = np.unique(names[fit], return_counts=True)
     fit = fit[np.isin(names[fit], found[counts >= FEWEST])]
-    return Identifier(families=tuple(families), learner=measured.learner).fit_from(
+    settings = Identifier(learner=measured.learner)
+    settings = settings if ORACLE in families else replace(settings, families=tuple(families))
+    return settings.fit_from(
         classifier, measured.table(families, fit), measured.examples.take(fit),
         measured.table(families, held_out), measured.examples.take(held_out), seed=seed,
     )  # fmt: skip
@@ -172,8 +215,7 @@ def _unknown(measured: Measured, fitted: FittedIdentifier) -> dict[str, Any]:
 
 def _detected(measured: Measured, method: HeatPrint, fit: np.ndarray, seed: int) -> dict[str, Any]:
     test = measured.where("test", unseen=True)
-    scores, usual = _scored(measured, method, fit, test, seed)
-    return judged(scores, measured.rows.take(test), usual, seed=seed)
+    return _scored(measured, method, fit, test, seed)
 
 
 def _without(measured: Measured, fit: np.ndarray, target: np.ndarray, seed: int) -> dict[str, Any]:
@@ -181,18 +223,16 @@ def _without(measured: Measured, fit: np.ndarray, target: np.ndarray, seed: int)
     test = measured.where("test")
     test = test[target[test] | ~np.asarray(measured.examples.attacked)[test]]
     method = HeatPrint(families=ABLATION[WHOLE], learner=measured.learner)
-    scores, usual = _scored(measured, method, fit, test, seed)
-    told = judged(scores, measured.rows.take(test), usual, seed=seed)
+    told = _scored(measured, method, fit, test, seed)
     return {"pooled": told["pooled"], "attacks": told["attacks"]}
 
 
-def _scored(
-    measured: Measured, method: HeatPrint, fit: np.ndarray, test: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _scored(measured: Measured, method: HeatPrint, fit: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
+    """Fit on these rows, judge on those."""
     learned = method.learn_from(measured.table(method.families, fit), measured.examples.take(fit), seed=seed)
     usual = _not_attacked(measured, measured.where("calibrate"))
-    return (method.score_of(learned, measured.table(method.families, test)),
-            method.score_of(learned, measured.table(method.families, usual)))  # fmt: skip
+    scores = [method.score_of(learned, measured.table(method.families, rows)) for rows in (test, usual)]
+    return judged(scores[0], measured.rows.take(test), scores[1], kinds=measured.rows.kinds[usual], seed=seed)
 
 
 def _not_attacked(measured: Measured, rows: np.ndarray) -> np.ndarray:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heatprint.core.classifier import Classifier
@@ -21,6 +20,7 @@ from heatprint.core.protocols import Progress, silent
 from heatprint.core.streams import stream, torch_seed
 from heatprint.core.values import Batch
 from heatprint.models.augment import Augmentation, augmented
+from heatprint.models.lesson import CrossEntropy, Lesson, Objective, Validation
 from heatprint.models.resume import Epoch, load_state, save_state
 from heatprint.models.wrap import wrap
 
@@ -91,6 +91,9 @@ def train(
     data: Batch,
     training: Training,
     *,
+    objective: Objective | None = None,
+    validation: Validation | None = None,
+    learns: str = "",
     seed: int = 0,
     name: str | None = None,
     checkpoint: Path | None = None,
@@ -102,6 +105,10 @@ def train(
         classifier: Where training starts: fresh weights, or trained ones for fine-tuning.
         data: Labelled images.
         training: The recipe.
+        objective: What is minimised; without one, cross-entropy on the images.
+        validation: What is measured after every epoch, and when that ends the training.
+        learns: The part of the network that learns, by its name in it, e.g. ``"front"``; all else stays bit for bit,
+            and in evaluation mode. Empty for the whole network.
         seed: Of order, crops and dropout.
         name: Name of the result.
         checkpoint: A file kept after every epoch; a later call with equal arguments resumes from it and gives
@@ -110,78 +117,126 @@ def train(
 
     Returns:
         A new classifier, and loss and accuracy of each epoch on the augmented training images.
+
+    Raises:
+        InvalidInput: Fewer images than a batch, or a loss that is not finite.
     """
     if len(data) < training.batch:
         raise InvalidInput(f"train: {len(data)} images are fewer than one batch of {training.batch}.")
-    network = copy.deepcopy(classifier.trainable).requires_grad_(True)
-    optimiser = _optimiser(network, training)
-    plan = [size for epochs, size in training.stages for _ in range(epochs)]
-    key = digest(training, seed, classifier.digest, data.ids, data.pixels, data.labels)
-    history = load_state(checkpoint, key, network, optimiser) if checkpoint else []
-    steps = math.ceil(len(data) / training.batch)
+    network = copy.deepcopy(classifier.trainable)
+    course = _Course(network, learns, classifier, data, training, objective or CrossEntropy(), seed, progress)
+    key = digest(training, objective, validation and (validation.score, validation.patience, validation.key), learns,
+                 seed, classifier.digest, data.ids, data.pixels, data.labels)  # fmt: skip
+    history, best = load_state(checkpoint, key, network, course.optimiser) if checkpoint else ([], {})
     with torch.random.fork_rng(devices=[classifier.device] if classifier.device.type == "cuda" else []):
-        for epoch in range(len(history), len(plan)):
+        while len(history) < len(course.plan) and not _over(history, validation):
+            epoch = len(history)
             torch.manual_seed(torch_seed(seed, "dropout", epoch))
-            history.append(_epoch(network, optimiser, classifier, data, training, epoch, plan, steps, seed, progress))
+            done = course.epoch(epoch)
+            if validation is not None:
+                done = replace(done, measured=dict(validation.measure(_wrapped(network, classifier))))
+            history.append(done)
+            if validation is not None and _best(history, validation.score) == epoch:
+                best = {k: v.detach().clone() for k, v in network.state_dict().items()}
             if checkpoint:
-                save_state(checkpoint, key, network, optimiser, history)
-    trained = wrap(
-        network,
-        classes=classifier.classes,
-        size=classifier.size,
-        mean=classifier.mean,
-        std=classifier.std,
-        name=name or classifier.name,
-        architecture=classifier.architecture,
-    )
-    return trained, tuple(history)
+                save_state(checkpoint, key, network, course.optimiser, history, best)
+    if best:
+        network.load_state_dict(best)
+    return _wrapped(network, classifier, name), tuple(history)
 
 
-def _epoch(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    classifier: Classifier,
-    data: Batch,
-    training: Training,
-    epoch: int,
-    plan: Sequence[int],
-    steps: int,
-    seed: int,
-    progress: Progress,
-) -> Epoch:
-    """One pass over the images in a new order."""
-    network.train()
-    rng = stream(seed, "train", counter=epoch)
-    device = classifier.device
-    narrow = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    order = torch.from_numpy(rng.permutation(len(data)))
-    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    for step, rows in enumerate(torch.split(order, training.batch)):
-        if len(rows) < 2:
-            continue  # batch norm cannot learn from one image; it is first in line in another epoch
-        rate = learning_rate(training, epoch * steps + step, len(plan) * steps)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        pixels, labels = data.pixels[rows].to(device), data.labels[rows].to(device)
-        inputs = classifier.normalise(augmented(to_images(pixels), plan[epoch], training.augmentation, rng))
+def _over(history: Sequence[Epoch], validation: Validation | None) -> bool:
+    """Whether a training ends before its last epoch."""
+    if validation is None or not history:
+        return False
+    if validation.alarm is not None and validation.alarm([epoch.measured for epoch in history]):
+        return True
+    late = len(history) - 1 - _best(history, validation.score)
+    return bool(validation.score and validation.patience and late >= validation.patience)
+
+
+def _best(history: Sequence[Epoch], score: str) -> int:
+    """The epoch of the largest score, the first of equal ones; the last where nothing is scored."""
+    if not score:
+        return len(history) - 1
+    return max(range(len(history)), key=lambda epoch: (history[epoch].measured[score], -epoch))
+
+
+def _wrapped(network: nn.Module, like: Classifier, name: str | None = None) -> Classifier:
+    return wrap(network, classes=like.classes, size=like.size, mean=like.mean, std=like.std, name=name or like.name,
+                architecture=like.architecture)  # fmt: skip
+
+
+class _Course:
+    """A network on its way through the epochs of a recipe."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        learns: str,
+        classifier: Classifier,
+        data: Batch,
+        training: Training,
+        objective: Objective,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self.network, self._classifier, self._data, self._training = network, classifier, data, training
+        self._objective, self._seed, self._progress = objective, seed, progress
+        self._learner = network.get_submodule(learns).requires_grad_(True)
+        self.optimiser = _optimiser(self._learner, training)
+        self.plan = [size for epochs, size in training.stages for _ in range(epochs)]
+        self._steps = math.ceil(len(data) / training.batch)
+
+    def epoch(self, epoch: int) -> Epoch:
+        """One pass over the images in a new order."""
+        self._learner.train()
+        rng = stream(self._seed, "train", counter=epoch)
+        device, data, training = self._classifier.device, self._data, self._training
+        order = torch.from_numpy(rng.permutation(len(data)))
+        loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        for step, rows in enumerate(torch.split(order, training.batch)):
+            if len(rows) < 2:
+                continue  # batch norm cannot learn from one image; it is first in line in another epoch
+            rate = learning_rate(training, epoch * self._steps + step, len(self.plan) * self._steps)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            pixels, labels = data.pixels[rows].to(device), data.labels[rows].to(device)
+            lesson = Lesson(
+                network=self.network, normalise=self._classifier.normalise, labels=labels, rows=rows, rng=rng,
+                images=augmented(to_images(pixels), self.plan[epoch], training.augmentation, rng),
+                label_smoothing=training.label_smoothing,
+            )  # fmt: skip
+            for _ in range(self._objective.replays):
+                loss, logits = self._step(lesson)
+            loss_sum += loss * len(rows)
+            correct += (logits.argmax(1) == labels).sum()
+            if step % 10 == 0 or step == self._steps - 1:
+                done = epoch * self._steps + step + 1
+                self._progress(done, len(self.plan) * self._steps, f"epoch {epoch + 1}/{len(self.plan)}")
+        if not bool(loss_sum.isfinite()):
+            raise InvalidInput(
+                f"train: the loss of epoch {epoch + 1} is not finite; take a smaller learning rate than "
+                f"lr = {training.lr:g}, or clip gradients (clip = 1)."
+            )
+        return Epoch(
+            epoch=epoch,
+            size=self.plan[epoch],
+            loss=round(float(loss_sum) / len(data), 6),
+            accuracy=round(float(correct) / len(data), 6),
+        )
+
+    def _step(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser; loss and logits of the batch before it."""
+        narrow = lesson.images.device.type == "cuda" and torch.cuda.is_bf16_supported()
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=narrow):
-            logits = network(inputs)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=training.label_smoothing)
-        optimiser.zero_grad(set_to_none=True)
+            loss, logits = self._objective.loss(lesson)
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if training.clip:
-            nn.utils.clip_grad_norm_(network.parameters(), training.clip)
-        optimiser.step()
-        loss_sum += loss.detach() * len(rows)
-        correct += (logits.detach().argmax(1) == labels).sum()
-        if step % 10 == 0 or step == steps - 1:
-            progress(epoch * steps + step + 1, len(plan) * steps, f"epoch {epoch + 1}/{len(plan)}")
-    return Epoch(
-        epoch=epoch,
-        size=plan[epoch],
-        loss=round(float(loss_sum) / len(data), 6),
-        accuracy=round(float(correct) / len(data), 6),
-    )
+        if self._training.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._training.clip)
+        self.optimiser.step()
+        return loss.detach(), logits.detach()
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:

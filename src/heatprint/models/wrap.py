@@ -142,7 +142,18 @@ def _last(network: nn.Module) -> nn.Module:
 
 
 def _folded(network: nn.Module) -> nn.Module:
-    """The network with batch norm folded into the convolutions before it, if it can be traced."""
+    """The network with batch norm folded into the convolutions before it, if it can be traced.
+
+    A network that is made of others names them in `folds`: each is folded by itself.
+    """
+    inner = getattr(network, "folds", ())
+    if inner:
+        network = copy.deepcopy(network)
+        for name in inner:
+            part = getattr(network, name)
+            made = nn.ModuleList(map(_folded, part)) if isinstance(part, nn.ModuleList) else _folded(part)
+            setattr(network, name, made)
+        return network
     if any(isinstance(m, BATCH_NORMS) for m in network.modules()):
         try:
             folded = fuse(network)

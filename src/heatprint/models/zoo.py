@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from heatprint.core.errors import MissingExtra, UnknownName
+from heatprint.models.compose import Normalised
+from heatprint.models.parts import PARTS, assembled
 
 BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block of VGG16
 SLIM_WIDTHS = (8, 16, 32, 64, 64)
@@ -68,6 +70,12 @@ def check(architecture: str) -> None:
     Raises:
         UnknownName: With the nearest name.
     """
+    part, composed, behind = architecture.partition("|")
+    if composed:
+        known = part.partition(":")[0]
+        if known != "ensemble":
+            PARTS.load(known)
+        return check(behind)
     kind, _, name = architecture.partition(":")
     if architecture not in OWN and not (kind in ("torchvision", "timm") and name):
         raise UnknownName("models: the architecture", architecture, [*OWN, "torchvision:NAME", "timm:NAME"])
@@ -77,7 +85,8 @@ def build(architecture: str, *, classes: int, size: int, seed: int = 0) -> nn.Mo
     """A network with fresh weights that depend on `seed` alone.
 
     Args:
-        architecture: ``"vgg16-paper"``, ``"vgg-slim"``, ``"torchvision:NAME"`` or ``"timm:NAME"``.
+        architecture: ``"vgg16-paper"``, ``"vgg-slim"``, ``"torchvision:NAME"`` or ``"timm:NAME"``; before any of
+            them parts, as in ``"median:3|vgg-slim"``.
         classes: Number of logits.
         size: Side of the input images in pixels.
         seed: Seed of the weights.
@@ -87,6 +96,14 @@ def build(architecture: str, *, classes: int, size: int, seed: int = 0) -> nn.Mo
         MissingExtra: timm is asked for and not installed.
     """
     check(architecture)
+    part, composed, rest = architecture.partition("|")
+    if composed:
+
+        def behind() -> nn.Module:
+            made = build(rest, classes=classes, size=size, seed=seed)
+            return made if "|" in rest else Normalised(made, *IMAGENET)
+
+        return assembled(part, behind)
     kind, _, name = architecture.partition(":")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -306,7 +306,7 @@ class Lab:
         with self._watch.step(f"training {name}") as progress:
             if not _holds(folder, key):
                 trained, history = make(progress)
-                save(trained, folder, notes={"key": key, "history": [vars(e) for e in history]})
+                save(trained, folder, notes={"key": key, "history": [e.told() for e in history]})
                 self._checkpoint(name).unlink(missing_ok=True)
             return load(folder, name=name).to(self.device)
 

@@ -10,8 +10,15 @@ from torch import Tensor
 from heatprint.detectors.filters import bends, box3, colours, halved
 from heatprint.detectors.look import Look
 
-SIGNS, LINEAR = (1, 2, 4), (3, 8)  # strengths in 8-bit levels
-HALVINGS = (1, 2)  # means of blocks of 2 and 4 pixels are tested, too
+FINE = (
+    ("sign", 1, "colour"),
+    ("sign", 1, "light"),
+    ("sign", 4, "colour"),
+    ("linear", 8, "colour"),
+    ("linear", 8, "light"),
+)
+COARSE = tuple((kind, plane) for kind in ("sign", "linear") for plane in ("colour", "light"))
+SINGLE = ("grey", "smooth")
 TINY = 1e-6
 
 
@@ -29,10 +36,10 @@ class Undo:
     smoother than adding it again makes it rough. T is taken of the colour differences R - G and G - B, which are smooth
     in photographs (their colours are stored more coarsely), and of R, G and B.
 
-    Patterns: sign(c) of 1, 2 and 4 levels, linear in c with 3 and 8 levels at its peak, and the sign of c averaged over
-    the channels, sharp and blurred over 3 x 3, which is what an attacker uses who hides from the first. All are tested
-    also on means of blocks of 2 and 4 pixels, where what JPEG leaves of an attack is found. Of several rivals the
-    largest value counts.
+    Patterns: sign(c) of 1 and 4 levels, linear in c with 8 levels at its peak, and the sign of c averaged over the
+    channels, sharp and blurred over 3 x 3, which is what an attacker uses who hides from the first. All are tested
+    also on means of blocks of 2 x 2, where what JPEG leaves of an attack is found. Further strengths and larger blocks
+    cost as much again and tell nothing more. Of several rivals the largest value counts.
 
     Our own (docs/results/forensics.md).
     """
@@ -40,40 +47,28 @@ class Undo:
     @property
     def names(self) -> tuple[str, ...]:
         """Column names."""
-        fine = [f"sign {k} {plane}" for k in SIGNS for plane in ("colour", "light")]
-        fine += [f"linear {k} {plane}" for k in LINEAR for plane in ("colour", "light")]
-        fine += [f"{kind} {plane}" for kind in ("grey", "smooth") for plane in ("light",)]
-        coarse = [f"{kind} coarse {w} {plane}" for w in HALVINGS for kind in ("sign", "linear")
-                  for plane in ("colour", "light")]  # fmt: skip
-        coarse += [f"{kind} coarse {w} light" for w in HALVINGS for kind in ("grey", "smooth")]
+        fine = [f"{kind} {levels} {plane}" for kind, levels, plane in FINE] + [f"{kind} light" for kind in SINGLE]
+        coarse = [f"{kind} coarse {plane}" for kind, plane in COARSE] + [f"{kind} coarse light" for kind in SINGLE]
         return (*fine, *coarse, "gain sign 1", "gain linear 8")
 
     def measure(self, look: Look) -> Tensor:
         """float32 [N, columns]."""
         still = Planes(look.images)
-        half = halved(look.images)
-        coarse = [Planes(half), Planes(halved(half))]
+        coarse = Planes(halved(look.images))
         found = [self._against(look.slopes[:, k], still, coarse) for k in range(look.rivals)]
         return torch.stack(found).amax(0)
 
-    def _against(self, slope: Tensor, still: Planes, coarse: list[Planes]) -> Tensor:
+    def _against(self, slope: Tensor, still: Planes, coarse: Planes) -> Tensor:
         grey = slope.mean(1, keepdim=True)
-        smooth = box3(grey).sign()
+        single = [grey.sign(), box3(grey).sign()]  # one plane for all three channels
         sign = slope.sign()
         linear = slope / slope.abs().amax((1, 2, 3), keepdim=True).clamp_min(TINY)
         fine = {"sign": Planes(sign), "linear": Planes(linear)}
-        columns = [still.fit(fine["sign"], k, plane) for k in SIGNS for plane in ("colour", "light")]
-        columns += [still.fit(fine["linear"], k, plane) for k in LINEAR for plane in ("colour", "light")]
-        patterns, single = [sign, linear * 8], [grey.sign(), smooth]  # one plane for all three channels
+        halves = {"sign": Planes(halved(sign)), "linear": Planes(halved(linear * 8))}
+        columns = [still.fit(fine[kind], levels, plane) for kind, levels, plane in FINE]
         columns += [still.fit(Planes(pattern, colour=False), 1, "light") for pattern in single]
-        on_single = []
-        for blocks in coarse:
-            patterns, single = [halved(p) for p in patterns], [halved(p) for p in single]
-            columns += [
-                blocks.fit(planes, 1, plane) for planes in map(Planes, patterns) for plane in ("colour", "light")
-            ]
-            on_single += [blocks.fit(Planes(p, colour=False), 1, "light") for p in single]
-        columns += on_single
+        columns += [coarse.fit(halves[kind], 1, plane) for kind, plane in COARSE]
+        columns += [coarse.fit(Planes(halved(pattern), colour=False), 1, "light") for pattern in single]
         columns += [still.gain(fine["sign"], 1), still.gain(fine["linear"], 8)]
         return torch.stack(columns, 1)
 

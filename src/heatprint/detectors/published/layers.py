@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput
@@ -71,20 +72,23 @@ def outputs(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tens
 
 
 def averaged(
-    classifier: Classifier, pixels: Tensor, layers: Sequence[str] = (), *, progress: Progress = silent
+    classifier: Classifier, pixels: Tensor, layers: Sequence[str] = (), *, grid: int = 1, progress: Progress = silent
 ) -> dict[str, np.ndarray]:
-    """Activations averaged over positions, one number per channel, from one forward pass per image.
+    """Activations averaged over positions, one number or a few per channel, from one forward pass per image.
 
     Args:
         classifier: Left as it is.
         pixels: uint8 [N, 3, H, W], N 1 or more.
         layers: Names of modules, and ``"last"`` for the neurons that the last linear layer reads. Empty for the
             output of every pooling module and the last neurons.
+        grid: Cells per side that maps are averaged over, at most as many as they have positions; 1 for one number per
+            channel.
         progress: Told how many images are through.
 
     Returns:
-        Layer to float64 [N, C], in the order they run, the last neurons at the end. Maps [N, C, H, W] and tokens
-        [N, T, C] are averaged over positions; vectors stay.
+        Layer to float64 [N, C], in the order they run, the last neurons at the end. Maps [N, C, H, W] are averaged over
+        the cells of the grid, and of a grid have C numbers per cell; tokens [N, T, C] are averaged over all of them;
+        vectors stay.
 
     Raises:
         InvalidInput: There is no such module, it does not run, or it returns something else.
@@ -103,7 +107,7 @@ def averaged(
                 classifier(images)
         check_seen(seen, modules)
         found = {**seen, LAST: last} if LAST in wanted else seen
-        parts.append({name: _average(name, value) for name, value in found.items()})
+        parts.append({name: _average(name, value, grid) for name, value in found.items()})
         progress(done := done + len(part), len(pixels))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -133,12 +137,15 @@ def _writer(name: str, seen: dict[str, Tensor]) -> Any:
     return write
 
 
-def _average(name: str, value: Tensor) -> np.ndarray:
+def _average(name: str, value: Tensor, grid: int) -> np.ndarray:
     if value.ndim not in (2, 3, 4) or not value.is_floating_point():
         raise InvalidInput(
             f"layers: module {name!r} returns {value.dtype} {list(value.shape)}; name one that returns maps "
             "[N, C, H, W], tokens [N, T, C] or vectors [N, C]."
         )
+    if value.ndim == 4 and grid > 1:
+        cells = (min(grid, value.shape[2]), min(grid, value.shape[3]))
+        return np.asarray(adaptive_avg_pool2d(value.detach().double(), cells).flatten(1).cpu().numpy())
     positions = {2: (), 3: (1,), 4: (2, 3)}[value.ndim]
     means = value.detach().mean(positions, dtype=torch.float64) if positions else value.detach().double()
     return np.asarray(means.cpu().numpy())

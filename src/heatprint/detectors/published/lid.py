@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput
 from heatprint.core.protocols import Progress
 from heatprint.core.streams import stream
-from heatprint.detectors.door import Learned
+from heatprint.detectors.door import STREAM, Learned
 from heatprint.detectors.examples import CLEAN, Examples
 from heatprint.detectors.published.layers import averaged, check_layers
 from heatprint.detectors.published.logistic import apply_logistic, fit_logistic, groups
@@ -39,7 +40,8 @@ class LID:
     - Images of the same source are no neighbours while learning. In the paper's Algorithm 1 the nearest neighbour of
       an adversarial is its own original, which a detector at work never has.
     - k and the layers are not tuned for each attack.
-    - Maps are averaged over positions, so that the reference set stays small.
+    - Maps are averaged over the cells of a grid, so that the reference set stays small; the paper compares whole maps.
+      Averaged over all positions (a grid of 1), hardly anything is left to be found.
 
     Scores of images it was fitted to, and of others made from them, mean nothing: they find themselves among their
     neighbours.
@@ -49,11 +51,13 @@ class LID:
             and the last hidden neurons. Networks that pool by functions, or hardly pool, need names here.
         neighbours: k, 2 or more; fewer are taken where the reference set is too small for so many of other sources.
         reference: Most clean images that are kept, 10 or more; drawn at random where there are more.
+        grid: Cells per side that maps are averaged over, 1 or more; smaller maps stay whole.
     """
 
     layers: tuple[str, ...] = ()
     neighbours: int = 20
     reference: int = 1000
+    grid: int = 7
     unsupervised: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -62,6 +66,8 @@ class LID:
             raise InvalidInput(f"LID: neighbours = {self.neighbours}; write 2 or more, 20 as in the paper.")
         if self.reference < FEWEST_CLEAN:
             raise InvalidInput(f"LID: reference = {self.reference}; write {FEWEST_CLEAN} images or more, e.g. 1000.")
+        if self.grid < 1:
+            raise InvalidInput(f"LID: grid = {self.grid}; write 1 or more, 7 as the default.")
 
     def learn(self, classifier: Classifier, examples: Examples, *, seed: int, progress: Progress) -> Learned:
         """The reference set's activations per layer, how many neighbours are taken, and the regression's arrays.
@@ -78,25 +84,34 @@ class LID:
                 f"LID: {len(rows)} images named {CLEAN!r}, {own} of them of one source; give {FEWEST_CLEAN} or "
                 "more clean images of many sources, among which neighbours are looked for."
             )
-        layers = list(averaged(classifier, examples.pixels, self.layers, progress=progress).values())
-        columns = []
-        for values in layers:
-            found, far = nearest(values[rows], count + own, queries=values)
-            columns.append(dimension(_of_others(far, source[rows][found] == source[:, None], count)))
-        learned = fit_logistic(np.stack(columns, 1), examples.attacked, examples.sources)
+        kept = self._layers(classifier, examples.pixels[torch.from_numpy(rows)])
+        columns: list[np.ndarray] = []
+        for start in range(0, len(examples), STREAM):
+            part = slice(start, start + STREAM)
+            asked = zip(kept, self._layers(classifier, examples.pixels[part]), strict=True)
+            found = [nearest(reference, count + own, queries=values) for reference, values in asked]
+            others = [_of_others(far, source[rows][near] == source[part, None], count) for near, far in found]
+            columns.append(np.stack([dimension(far) for far in others], 1))
+            progress(min(start + STREAM, len(examples)), len(examples))
+        learned = fit_logistic(np.concatenate(columns), examples.attacked, examples.sources)
         learned["neighbours"] = np.array([count])
-        return learned | {f"{place}/reference": values[rows] for place, values in enumerate(layers)}
+        return learned | {f"{place}/reference": values for place, values in enumerate(kept)}
 
     def score(self, classifier: Classifier, learned: Learned, pixels: Tensor) -> np.ndarray:
         """Log-odds that an image was attacked, float64 [N]."""
         if not len(pixels):
             return np.empty(0)
-        layers, count = averaged(classifier, pixels, self.layers).values(), int(learned["neighbours"][0])
+        layers, count = self._layers(classifier, pixels), int(learned["neighbours"][0])
         columns = [
             dimension(nearest(learned[f"{place}/reference"], count, queries=values)[1])
             for place, values in enumerate(layers)
         ]
         return apply_logistic(learned, np.stack(columns, 1))
+
+    def _layers(self, classifier: Classifier, pixels: Tensor) -> list[np.ndarray]:
+        """Activations per layer, float32: all layers of a thousand references are kept."""
+        found = averaged(classifier, pixels, self.layers, grid=self.grid)
+        return [values.astype(np.float32) for values in found.values()]
 
     def _drawn(self, examples: Examples, seed: int) -> np.ndarray:
         clean = np.flatnonzero(np.asarray(examples.names) == CLEAN)
