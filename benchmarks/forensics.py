@@ -21,7 +21,8 @@ from heatprint.detectors.look import Look
 from heatprint.models import load
 from heatprint.report.forensics import lines
 
-SETS = (("undo", "key", "margin"), ("undo", "key", "margin", "image"), tuple(FEATURES.names()))
+SETS = (("undo", "key", "margin"), ("undo", "key", "margin", "image"),
+        ("undo", "key", "margin", "image", "squeezing"), tuple(FEATURES.names()))  # fmt: skip
 
 
 def cost(model: str, images: int, repeats: int) -> None:

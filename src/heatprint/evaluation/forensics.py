@@ -183,7 +183,7 @@ def _identifier(classifier: Classifier, measured: Measured, families: Sequence[s
 def _named(measured: Measured, fitted: FittedIdentifier, families: Sequence[str]) -> dict[str, Any]:
     test = measured.where("test")
     test = test[np.isin(np.asarray(measured.examples.names)[test], fitted.names)]
-    plain = test[[" @" not in kind for kind in measured.rows.kinds[test]]]  # saved anew, names are told apart less well
+    plain = _as_made(measured, test)
     found = fitted.identify_from(measured.table(families, plain))
     truth = np.asarray(measured.examples.names)[plain]
     of_family = np.asarray([FAMILIES[name] for name in truth])
@@ -197,10 +197,15 @@ def _named(measured: Measured, fitted: FittedIdentifier, families: Sequence[str]
     }
 
 
+def _as_made(measured: Measured, rows: np.ndarray) -> np.ndarray:
+    """Without images that were saved anew: of these, names are told apart less well."""
+    return np.asarray(rows[[" @" not in kind for kind in measured.rows.kinds[rows]]], dtype=np.int64)
+
+
 def _unknown(measured: Measured, fitted: FittedIdentifier) -> dict[str, Any]:
-    """AUROC of 1 - credibility: algorithms never learned from against those that were, all attacks of the test part."""
+    """AUROC of 1 - credibility: algorithms never learned from against those that were, attacks of the test part."""
     test = measured.where("test", unseen=True)
-    test = test[np.asarray(measured.examples.attacked)[test]]
+    test = _as_made(measured, test[np.asarray(measured.examples.attacked)[test]])
     found = fitted.identify_from(measured.table(fitted.settings.families, test))
     new = measured.unseen[test]
     if new.all() or not new.any():

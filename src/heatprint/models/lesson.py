@@ -23,6 +23,7 @@ class Lesson:
         images: float32 [N, 3, H, W] in [0, 1], augmented.
         labels: int64 [N].
         rows: int64 [N], which training images these are.
+        epoch: Counted from 0.
         label_smoothing: Of the recipe.
         rng: Of this epoch; draw from it whatever is random.
         memory: Kept over the replays of one batch, and then forgotten.
@@ -33,6 +34,7 @@ class Lesson:
     images: Tensor
     labels: Tensor
     rows: Tensor
+    epoch: int
     label_smoothing: float
     rng: np.random.Generator
     memory: dict[str, Any] = field(default_factory=dict)

@@ -14,7 +14,8 @@ class Autoencoder(nn.Module):
 
     Two convolutions of 3 x 3 with rectifiers at each size, means over 2 x 2 on the way down, repeated pixels and the
     finer maps beside them on the way up. The last convolution begins at zero, so that the untrained one is the identity
-    on images in [0, 1], to which it clips.
+    on images in [0, 1], to which it clips. Gradients pass the clipping as if it were not there: pixels at 0 and 1 would
+    have none, and an attacker would be shown less than there is.
 
     Args:
         channels: Filters at the full size, 1 or more; twice and four times as many at a half and a quarter of it.
@@ -42,7 +43,7 @@ class Autoencoder(nn.Module):
         middle = self.to_middle(_beside(coarse, middle))
         fine = self.to_fine(_beside(middle, fine))
         cleaned: Tensor = images + self.correction(fine)
-        return cleaned.clamp(0, 1)
+        return cleaned + (cleaned.clamp(0, 1) - cleaned).detach()
 
 
 def _pair(inward: int, outward: int) -> nn.Sequential:
