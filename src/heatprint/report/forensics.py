@@ -7,9 +7,13 @@ from typing import Any
 
 Told = Mapping[str, Any]
 RATES = ("at 5%", "at 1%", "guarded")
-SHOWN = ("margin alone", "image alone", "map as a picture", "map as a key", "heat print", "heat print and squeezing")
-FEWEST = 20  # images of a kind saved anew, below which it gets no line
 WHOLE = "heat print and squeezing"
+SHOWN = ("margin alone", "image alone", "map as a picture", "map as a key", "heat print", "heat print and squeezing")
+COMPARED = ("margin alone", "dropout", "signature alone", "map as a picture", "picture and margin", "image alone",
+            "map as a key", "heat print", "squeezing", WHOLE, "one class")  # fmt: skip
+NAMED = ("margin alone", "image alone", "picture and margin", "map as a key", WHOLE, "and compression",
+         "true difference")  # fmt: skip
+FEWEST = 20  # images of a kind saved anew, below which it gets no line
 
 
 def lines(told: Told) -> list[str]:
@@ -67,7 +71,8 @@ def _others(told: Told) -> list[str]:
 
 
 def _equal_margin(told: Told) -> list[str]:
-    sets = {name: one for name, one in {**told["ablation"], "one class": told["one class"]}.items() if name != WHOLE}
+    known = {**told["ablation"], "one class": told["one class"]}
+    sets = {name: known[name] for name in COMPARED if name in known}
     rows = []
     for kind, one in told["ablation"][WHOLE]["attacks"].items():
         if " @" not in kind:
@@ -88,8 +93,9 @@ def _left_out(told: Told) -> list[str]:
 
 def _naming(told: Told) -> list[str]:
     found = told["identification"]
-    rows = [[name, f"{one['names']:.3f}", f"{one['families']:.3f}"] for name, one in found["sets"].items()]
-    heads = next(iter(found["sets"].values()))
+    sets = {name: found["sets"][name] for name in NAMED if name in found["sets"]}
+    rows = [[name, f"{one['names']:.3f}", f"{one['families']:.3f}"] for name, one in sets.items()]
+    heads = next(iter(sets.values()))
     out = ["", "## Naming", "", *_table(["balanced accuracy, named from", f"names ({len(heads['confusion'])})",
                                          f"families ({len(heads['family_confusion'])})"], rows)]  # fmt: skip
     unknown = found["unknown"]
