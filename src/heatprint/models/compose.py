@@ -119,4 +119,5 @@ def inside(classifier: Classifier) -> nn.Module:
 def composed(network: nn.Module, like: Classifier, spelled: str, name: str) -> Classifier:
     """A network that takes images in [0, 1], made of the one of `like`, as a classifier."""
     architecture = f"{spelled}|{like.architecture}" if like.architecture else ""
+    network = network.to(like.device)
     return wrap(network, classes=like.classes, size=like.size, name=name or like.name, architecture=architecture)

@@ -203,7 +203,8 @@ class _Course:
                 group["lr"] = rate
             pixels, labels = data.pixels[rows].to(device), data.labels[rows].to(device)
             lesson = Lesson(
-                network=self.network, normalise=self._classifier.normalise, labels=labels, rows=rows, epoch=epoch, rng=rng,
+                network=self.network, normalise=self._classifier.normalise, labels=labels, rows=rows,
+                epoch=epoch, rng=rng,
                 images=augmented(to_images(pixels), self.plan[epoch], training.augmentation, rng),
                 label_smoothing=training.label_smoothing,
             )  # fmt: skip
