@@ -20,6 +20,7 @@ from heatprint.core.streams import stream
 from heatprint.core.values import Batch
 from heatprint.detectors import Examples, Identifier, fit
 from heatprint.detectors.features.table import columns, measure
+from heatprint.detectors.filters import repeated
 from heatprint.detectors.heat_print import HeatPrint
 from heatprint.evaluation.adaptive import (
     Confident,
@@ -37,7 +38,7 @@ from heatprint.evaluation.adaptive import (
 from heatprint.evaluation.adaptive.explanation import heat, maps
 from heatprint.evaluation.adaptive.guarded import Guarded, fools
 from heatprint.evaluation.adaptive.orthogonal import orthogonal
-from heatprint.evaluation.adaptive.soft import SOFTENED, soft_columns
+from heatprint.evaluation.adaptive.soft import SOFTENED, _Median, soft_columns
 from heatprint.evaluation.adaptive.stand_in import unbounded
 from heatprint.evaluation.adaptive.walk import shortfall
 from heatprint.models import wrap
@@ -160,6 +161,24 @@ def test_the_gradient_of_the_undo_test_is_that_of_finite_differences(linear):
         (gradient,) = torch.autograd.grad(there[:, column].sum(), leaf, retain_graph=True)
         numeric = (ahead - behind)[:, column].detach().double() / (2 * step)
         torch.testing.assert_close((gradient * way).sum((1, 2, 3)), numeric, rtol=0.02, atol=0.2)
+
+
+def test_the_gradient_of_a_median_goes_to_the_neighbour_that_it_is():
+    """Levels that differ: against the derivative of the sorted window, edges repeated."""
+    rng = np.random.default_rng(3)
+    pixels = torch.from_numpy(rng.permutation(2 * 3 * 5 * 6).reshape(2, 3, 5, 6).astype(np.uint8))
+    images = to_images(pixels).requires_grad_()
+    weight = torch.from_numpy(rng.standard_normal(pixels.shape)).float()
+    (found,) = torch.autograd.grad((_Median.apply(images) * weight).sum(), images)
+    slow = to_images(pixels).requires_grad_()
+    wide = repeated(slow)
+    windows = torch.stack([wide[..., i : i + 5, j : j + 6] for i in range(3) for j in range(3)])
+    middle = windows.median(0).values
+    torch.testing.assert_close(_Median.apply(images), middle)
+    shares = torch.autograd.grad((middle * weight).sum(), slow)[0]
+    inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(found.sum(), shares.sum())
+    torch.testing.assert_close(found[inner], shares[inner])
 
 
 def test_a_squeezed_image_goes_back_as_itself(small):
@@ -292,15 +311,18 @@ def test_an_attack_stays_in_the_ball_fools_and_leaves_the_network_alone(name, ro
     assert rough.fingerprint() == before
 
 
-def test_the_joint_attack_is_seen_less_than_plain_pgd(rough, detector, guarded):
-    batch = pictures(rough, 16, 8)
+def test_the_joint_attack_is_seen_less_than_plain_pgd(rough, detector, guarded, monkeypatch):
+    batch, asked = pictures(rough, 16, 8), []
+    ask = Guarded.ask
+    monkeypatch.setattr(Guarded, "ask", lambda self, pixels: asked.append(ask(self, pixels)) or asked[-1])
     plain = attack(rough, batch, make("bim", eps=EPS, step=1 / 255, steps=8)).adversarial.pixels
     found = Joint(walk=Walk(steps=12)).perturb(guarded, batch, seed=0, progress=silent)
     usual = detector.score(rough, batch.pixels)
     before, after = detector.score(rough, plain), detector.score(rough, found.pixels)
     assert np.median(before) > usual.max()
     assert (after <= detector.thresholds[0.05]).mean() > (before <= detector.thresholds[0.05]).mean() + 0.5
-    assert guarded.stand_in.agreement
+    assert asked[0][1].min() > usual.max()  # seen at first, and hidden on the way
+    assert asked[4][1].max() < asked[0][1].min()
 
 
 def test_the_undo_test_is_undone(rough, guarded):

@@ -14,6 +14,7 @@ from heatprint.detectors.families import FAMILIES
 
 CLEAN = "clean"  # the name of images nothing was done to
 MISTAKEN = "clean, misclassified"  # their kind where the classifier errs all by itself
+KNOWN_MISTAKEN = "clean, misclassified in training"  # and it had learned from them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -62,7 +62,11 @@ class HeatPrint:
         return self.score_of(learned, measure(classifier, pixels, self.families, rivals=self.rivals))
 
     def score_of(self, learned: Mapping[str, np.ndarray], table: np.ndarray) -> np.ndarray:
-        """The same from features measured already."""
+        """The same from features measured already.
+
+        Raises:
+            StoreError: What it learned is of other features, those of another version.
+        """
         return applied(learned["learner"].tobytes()).probabilities(table)[:, 1]
 
 

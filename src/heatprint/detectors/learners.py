@@ -15,7 +15,7 @@ from sklearn.preprocessing import QuantileTransformer
 from threadpoolctl import threadpool_limits
 
 from heatprint.core.errors import InvalidInput, StoreError
-from heatprint.detectors.examples import CLEAN, MISTAKEN
+from heatprint.detectors.examples import CLEAN, KNOWN_MISTAKEN
 
 Learner = Literal["trees", "boosting", "logistic"]
 TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.tree._tree.Tree"]
@@ -83,7 +83,17 @@ class Applied:
         return np.asarray(self._model.classes_)
 
     def probabilities(self, table: np.ndarray) -> np.ndarray:
-        """float64 [N, kinds]."""
+        """float64 [N, kinds].
+
+        Raises:
+            StoreError: It learned from another number of columns.
+        """
+        learned_from = int(self._model.n_features_in_)
+        if table.shape[1] != learned_from:
+            raise StoreError(
+                f"detector: it learned from {learned_from} columns of features, and these are {table.shape[1]}: it was "
+                "fitted by another version of heatprint. Fit it again."
+            )
         with threadpool_limits(1):
             return np.asarray(self._model.predict_proba(table), dtype=np.float64)
 
@@ -99,10 +109,10 @@ def evenly(kinds: Sequence[str], attacked: np.ndarray, *, least: int = 30) -> np
     """Weights [N] by which every kind counts the same among the attacked and among the others, and both sides alike.
 
     A kind of fewer than `least` images counts less, so that a handful cannot lead. Clean images count as three kinds,
-    and those the classifier errs on as three more: they lie where attacked images lie, near the border.
+    and those the classifier errs on though it learned from them as three more: they lie where attacked images lie.
     """
     names, place, counts = np.unique(np.asarray(kinds), return_inverse=True, return_counts=True)
-    weights = (np.where(np.isin(names, (CLEAN, MISTAKEN)), 3.0, 1.0) / np.maximum(counts, least))[place]
+    weights = (np.where(np.isin(names, (CLEAN, KNOWN_MISTAKEN)), 3.0, 1.0) / np.maximum(counts, least))[place]
     for side in (attacked, ~attacked):
         if side.any():
             weights[side] *= len(weights) / 2 / weights[side].sum()

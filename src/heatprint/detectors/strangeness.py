@@ -20,7 +20,7 @@ class Strangeness:
     One is the entropy of the learner's answer: an image between two classes. The other is the squared Mahalanobis
     distance to the class answered (Lee et al. 2018, eq. 2, with a covariance of each class shrunk towards the common
     one), on columns brought to a normal distribution by their quantiles: an image away from all classes, about which a
-    learner is often very sure. Either alone misses what the other finds (docs/results/forensics.md).
+    learner is often very sure.
 
     Attributes:
         quantiles: float64 [201, C], of each column among the images learned from.
@@ -60,7 +60,9 @@ class Strangeness:
                   distances=empty, usual=empty)  # fmt: skip
         entropies, distances = (np.sort(values) for values in raw._marks(held_out, probabilities))
         ready = cls(**{**raw.arrays(), "entropies": entropies, "distances": distances})
-        return cls(**{**ready.arrays(), "usual": np.sort(ready.of(held_out, probabilities))})
+        marks = zip((entropies, distances), ready._marks(held_out, probabilities), strict=True)
+        usual = sum(-np.log(_tail(known, values, among=True) + FLOOR) for known, values in marks)
+        return cls(**{**ready.arrays(), "usual": np.sort(np.asarray(usual))})
 
     def of(self, table: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """Strangeness of each image, float64 [N], 0 or more."""
@@ -94,6 +96,10 @@ def _normal(table: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     return np.asarray(ndtri(below.clip(3.2e-5, 1 - 3.2e-5)))
 
 
-def _tail(known: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Share of known values that are at least as large."""
-    return 1 - np.searchsorted(known, values, side="left") / (len(known) + 1)
+def _tail(known: np.ndarray, values: np.ndarray, *, among: bool = False) -> np.ndarray:
+    """Share of known values, each new one counted with them, that are at least as large.
+
+    Values that are `among` the known ones are not counted twice, or new ones would look stranger than they are.
+    """
+    count = len(known) + (0 if among else 1)
+    return 1 - np.searchsorted(known, values, side="left") / max(count, 1)

@@ -19,6 +19,7 @@ from heatprint.core.protocols import Progress, silent
 from heatprint.detectors.door import FEWEST, Detector
 from heatprint.detectors.examples import Examples
 from heatprint.detectors.families import BENIGN, FAMILIES
+from heatprint.detectors.features.table import columns
 from heatprint.detectors.heat_print import HeatPrint
 from heatprint.detectors.identifier import FittedIdentifier, Identifier
 from heatprint.detectors.learners import Learner
@@ -114,7 +115,8 @@ def left_out(measured: Measured, *, seed: int = 0, progress: Progress = silent) 
     asked = [("algorithms", name, names) for name in known] + [("families", name, family) for name in families]
     for done, (what, name, of) in enumerate(asked):
         left = fit[of[fit] != name]
-        if np.asarray(measured.examples.attacked)[left].sum() >= FEWEST:
+        enough = np.asarray(measured.examples.attacked)[left].sum() >= FEWEST
+        if enough and (of[measured.where("test")] == name).any():
             told[what][name] = _without(measured, left, of == name, seed)
         progress(done + 1, len(asked), name)
     return told
@@ -149,18 +151,33 @@ def identification(
     return told, fitted
 
 
+def check_transfer(detector: Detector) -> HeatPrint:
+    """The method of a detector that can be judged on another classifier.
+
+    Raises:
+        InvalidInput: It is not a heat print.
+        StoreError: It was fitted with features of another version.
+    """
+    method = detector.method
+    if not isinstance(method, HeatPrint):
+        raise InvalidInput(
+            f"transferred: detector {detector.name!r} is no heat print; take one that `heatprint detect --benchmark` "
+            "saved."
+        )
+    method.score_of(detector.learned, np.zeros((1, len(columns(method.families))), dtype=np.float32))
+    return method
+
+
 def transferred(detector: Detector, measured: Measured, *, seed: int = 0) -> dict[str, Any]:
     """What another classifier's detector is worth for this one: its rule as it is, only its thresholds taken anew.
 
     Raises:
-        InvalidInput: It is not a heat print, or these images were not measured as it measures.
+        InvalidInput: It is not a heat print, or this network lacks what its features ask for.
     """
-    method = detector.method
-    if not isinstance(method, HeatPrint) or set(method.families) - set(measured.tables):
-        raise InvalidInput(
-            f"transferred: detector {detector.name!r} is no heat print of families measured here; take one that "
-            "`heatprint detect --benchmark` saved."
-        )
+    method = check_transfer(detector)
+    missing = sorted(set(method.families) - set(measured.tables))
+    if missing:
+        raise InvalidInput(f"transferred: this network has no layers for {', '.join(missing)}; take another detector.")
     test, usual = measured.where("test", unseen=True), _not_attacked(measured, measured.where("calibrate"))
     scores = [method.score_of(detector.learned, measured.table(method.families, rows)) for rows in (test, usual)]
     return judged(scores[0], measured.rows.take(test), scores[1], kinds=measured.rows.kinds[usual], seed=seed)
@@ -206,10 +223,11 @@ def _unknown(measured: Measured, fitted: FittedIdentifier) -> dict[str, Any]:
     """AUROC of 1 - credibility: algorithms never learned from against those that were, attacks of the test part."""
     test = measured.where("test", unseen=True)
     test = _as_made(measured, test[np.asarray(measured.examples.attacked)[test]])
-    found = fitted.identify_from(measured.table(fitted.settings.families, test))
+    test = test[measured.unseen[test] | np.isin(np.asarray(measured.examples.names)[test], fitted.names)]
     new = measured.unseen[test]
     if new.all() or not new.any():
         return {"auroc": None, "algorithms": {}}
+    found = fitted.identify_from(measured.table(fitted.settings.families, test))
     names = np.asarray(measured.examples.names)[test]
     doubt = 1 - found.credibility
     return {

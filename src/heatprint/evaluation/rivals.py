@@ -64,7 +64,7 @@ def rivals(
         def compute(name: str = name, method: Method = method) -> Told:
             try:
                 return rival(classifier, measured, name, method=method, images=images, seed=seed)
-            except Unsupported as error:
+            except (Unsupported, InvalidInput) as error:
                 return {"unsupported": str(error)}
 
         told[name] = keep(name, compute)

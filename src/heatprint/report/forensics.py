@@ -58,6 +58,8 @@ def _others(told: Told) -> list[str]:
     """What was flagged though nobody attacked it, and what a flag is worth."""
     whole = told["ablation"][WHOLE]
     known = [name for name in RATES if name in whole["realised"]]
+    if not known:
+        return ["", "Too few images were left alone to take a threshold from."]
     rows = [
         [f"{kind} ({next(iter(rates.values()))['total']})", *(f"{rates[name]['share']:.1%}" for name in known)]
         for kind, rates in {**whole["others"], "all": whole["realised"]}.items()
@@ -127,18 +129,22 @@ def _published(told: Told) -> list[str]:
             continue
         known, held_out = ("–" if one[sort] is None else _pooled(one[sort]) for sort in ("known", "held out"))
         generalises = {True: "yes", False: "**no**", None: "–"}[one["generalises"]]
-        rows.append([name, known, held_out, generalises, f"{one['realised']['at 5%']['share']:.1%}",
+        flagged = one["realised"].get("at 5%")
+        rows.append([name, known, held_out, generalises, "–" if flagged is None else f"{flagged['share']:.1%}",
                      f"{one['seconds_to_fit']:.0f}", f"{one['ms_per_image']:.1f}"])  # fmt: skip
     heads = ["detector", "attacks learned from", "never learned from", "generalises", "flagged at 5 %", "s to fit",
              "ms per image"]  # fmt: skip
     out = ["", "## Published detectors", "", "AUROC with its interval · found at 5 %.", "", *_table(heads, rows)]
+    if "steps" not in told["leak"]:
+        return out
     steps = ", ".join(f"{name} {value:.3f}" for name, value in told["leak"]["steps"].items())
     return [*out, "", f"Bayesian uncertainty by its published leaks, mean AUROC: {steps}."]
 
 
 def _pooled(one: Told) -> str:
     low, high = one["interval"]
-    return f"{one['auroc']:.3f} ({low:.3f} to {high:.3f}) · {100 * one['at 5%']['share']:.0f}"
+    found = f" · {100 * one['at 5%']['share']:.0f}" if "at 5%" in one else ""
+    return f"{one['auroc']:.3f} ({low:.3f} to {high:.3f}){found}"
 
 
 def _resisted(told: Told) -> list[str]:
@@ -146,8 +152,9 @@ def _resisted(told: Told) -> list[str]:
         [name, str(one["eps"]), _beaten(one["before"]), _beaten(one["after"])] for name, one in told["attacks"].items()
     ]
     heads = ["attack that knows the detector", "levels", "plain PGD", "this attack"]
+    how = "AUROC · fooled the network · fooled it and passed the detector, guarded at 5 %."
     return ["", "## Attacked with knowledge of the detector", "",
-            f"{told['images']} images. AUROC · fooled the network · fooled it and passed the detector at 5 %.", "",
+            f"{told['images']} images. {how}", "",
             *_table(heads, rows)]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from heatprint.core.classifier import Classifier
+from heatprint.core.errors import InvalidInput, Unsupported
 from heatprint.core.store import Part, Store
 from heatprint.core.values import Batch
 from heatprint.data.splits import sample
@@ -28,7 +29,8 @@ OF_A_KIND = 300  # at most, for detectors that are slow to learn
 
 def published(classifier: Classifier, known: Measured, store: Store, *, seed: int, watch: Watch) -> dict[str, Any]:
     """Every registered detector in one protocol, and what the leaks of a published one are worth."""
-    about = (VERSION, classifier.digest, known.examples.pixels, known.part, OF_A_KIND, seed)
+    about = (VERSION, classifier.digest, known.examples.pixels, known.examples.kinds, known.examples.names,
+             known.examples.attacked, known.part, known.unseen, OF_A_KIND, seed)  # fmt: skip
 
     def keep(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return _kept(store, f"forensics/rivals/{name}", about, compute)
@@ -36,7 +38,7 @@ def published(classifier: Classifier, known: Measured, store: Store, *, seed: in
     with watch.step("published detectors") as progress:
         told = rivals(classifier, known, images=OF_A_KIND, seed=seed, keep=keep, progress=progress)
     with watch.step("a detector with its published leaks"):
-        leak = keep("leak", lambda: bayesian_leak(classifier, known, images=OF_A_KIND, seed=seed))
+        leak = keep("leak", lambda: _leak(classifier, known, seed))
     return {"detectors": told, "leak": leak}
 
 
@@ -67,6 +69,14 @@ def resisted(
 
     with watch.step("attacks on the detector") as progress:
         return _kept(store, "forensics/resisted", about, compute)
+
+
+def _leak(classifier: Classifier, known: Measured, seed: int) -> dict[str, Any]:
+    """What the leaks are worth, or why this network or so few images cannot tell."""
+    try:
+        return bayesian_leak(classifier, known, images=OF_A_KIND, seed=seed)
+    except (Unsupported, InvalidInput) as error:
+        return {"unsupported": str(error)}
 
 
 def _kept(store: Store, step: str, key: object, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from heatprint.evaluation.forensics import (
     WHOLE,
     Measured,
     ablation,
+    check_transfer,
     identification,
     left_out,
     one_class,
@@ -71,6 +72,8 @@ def forensics(
         stranger), ``"identification"``, ``"location"``; with `full` ``"published"`` and ``"resisted"``.
     """
     store = Store(Path(out))
+    if stranger is not None:
+        check_transfer(stranger)
     with store.writing():
         kinds = gathered(classifier, batch, learned, store, trials or read_trials(), seed=seed, watch=watch)
         known = replace(measured(classifier, kinds, store, watch), learner=learner)
@@ -92,6 +95,7 @@ def forensics(
         detector.save(store.root / FITTED)
         identifier.save(store.root / FITTED)
         if full:
+            write_json(store.root / RESULTS, told)  # what follows is long
             told["published"] = published(classifier, known, store, seed=seed, watch=watch)
             told["resisted"] = resisted(classifier, detector, identifier, known, store, seed=seed, watch=watch)
         write_json(store.root / RESULTS, told)

@@ -17,7 +17,7 @@ from heatprint.core.lattice import to_images, to_pixels
 from heatprint.core.store import Part, Store
 from heatprint.core.values import Batch
 from heatprint.data.splits import sample, split
-from heatprint.detectors.examples import CLEAN, MISTAKEN, Examples
+from heatprint.detectors.examples import CLEAN, KNOWN_MISTAKEN, MISTAKEN, Examples
 from heatprint.detectors.features import FEATURES
 from heatprint.detectors.features.squeezing import saved_as_jpeg
 from heatprint.detectors.features.table import columns, measure
@@ -28,7 +28,6 @@ from heatprint.study.corpus import Trial, gather
 from heatprint.study.progress import Watch
 
 PARTS = {"fit": 0.5, "calibrate": 0.15, "test": 0.35}  # of the source images
-LEARNED = {"fit": 0.7, "calibrate": 0.3}  # of images the classifier learned from, which judge nothing
 SALT = "forensics"
 MOST = 800  # images of one kind, besides clean ones
 VERSION = 2
@@ -44,7 +43,7 @@ class Kind:
         is_attack: Whether it has an aim.
         unseen: Never learned from.
         batch: The images.
-        known: The classifier learned from their sources: no test is made with them.
+        known: The classifier learned from their sources: they are learned from, and neither calibrate nor judge.
     """
 
     name: str
@@ -58,7 +57,7 @@ class Kind:
     def folder(self) -> str:
         """Its name without blanks."""
         name = self.name.replace(", ", "-").replace(" @", "-saved-").replace(" ", "-")
-        return f"{name}-known" if self.known else name
+        return name
 
 
 def gathered(
@@ -84,7 +83,7 @@ def gathered(
     if learned is not None:
         wrong = learned.take(_rows(predict(classifier, learned.pixels).argmax(1) != learned.labels))
         wrong = wrong.take(sample(wrong, MOST))
-        kinds.append(Kind(name=MISTAKEN, algorithm=CLEAN, is_attack=False, unseen=False, batch=wrong, known=True))
+        kinds.append(Kind(name=KNOWN_MISTAKEN, algorithm=CLEAN, is_attack=False, unseen=False, batch=wrong, known=True))
     return [one for one in kinds if len(one.batch)]
 
 
@@ -131,9 +130,10 @@ def _applicable(classifier: Classifier) -> list[str]:
 def _parts(sources: Sequence[str], known: np.ndarray) -> np.ndarray:
     """Part of each row, by its source image."""
     part = np.empty(len(sources), dtype=object)
-    for shares, inside in ((PARTS, np.flatnonzero(~known)), (LEARNED, np.flatnonzero(known))):
-        for name, index in split([sources[int(row)] for row in inside], shares, salt=SALT).items():
-            part[inside[index.numpy()]] = name
+    part[known] = "fit"
+    others = np.flatnonzero(~known)
+    for name, index in split([sources[int(row)] for row in others], PARTS, salt=SALT).items():
+        part[others[index.numpy()]] = name
     return part.astype(str)
 
 

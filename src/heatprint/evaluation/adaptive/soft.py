@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from heatprint.core.classifier import Classifier
 from heatprint.core.lattice import LEVELS, to_images, to_pixels
 from heatprint.detectors.features import FEATURES
-from heatprint.detectors.filters import box3, median3
+from heatprint.detectors.filters import median3, repeated
 from heatprint.detectors.look import Look
 
 SOFTENED = ("undo", "key", "margin", "image", "squeezing")
@@ -27,9 +27,8 @@ def soft_columns(
 
     The values are those of `detectors.features.table.measure`; only the way back differs (backward pass differentiable
     approximation, Athalye, Carlini and Wagner 2018, section 4.1): a sign goes back as tanh, a rounding as the identity,
-    a root near zero with a bounded slope, a median or JPEG file that the classifier is asked about as the mean of
-    the image and its blur. The median in the residual is held for this step. Columns that only count or compare have no
-    gradient.
+    a root near zero with a bounded slope, a JPEG file that the classifier is asked about as the image itself. A median
+    goes back to the neighbour that it is. Columns that only count or compare have no gradient.
 
     Args:
         classifier: Who looks.
@@ -51,12 +50,13 @@ class _Asked(Classifier):
     """A classifier that keeps the graph where features ask it without one."""
 
     images: Tensor
+    middle: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits; what was made of bytes, which have no graph, goes back as the mean of the image and its blur."""
+        """Logits; what was made of bytes, which have no graph, goes back as the median it is, or as the image."""
         with torch.enable_grad():
             if not images.requires_grad:
-                near = (self.images + box3(self.images)) / 2
+                near = self.middle if torch.equal(images, self.middle) else self.images
                 images = images + near - near.detach()
             return super().__call__(images)
 
@@ -66,9 +66,10 @@ class _SoftLook(Look):
 
     def __init__(self, classifier: Classifier, images: Tensor, *, second_order: bool) -> None:
         own = {field.name: getattr(classifier, field.name) for field in fields(Classifier)}
-        super().__init__(_Asked(**own, images=images), to_pixels(images.detach()))
+        middle = _Median.apply(images)
+        super().__init__(_Asked(**own, images=images, middle=middle), to_pixels(images.detach()))
         self.__dict__["images"] = images
-        self.__dict__["residual"] = images - to_images(median3(self.pixels))
+        self.__dict__["residual"] = images - middle
         logits = classifier(images)
         ordered = logits.sort(dim=1, descending=True, stable=True).values
         slope = torch.autograd.grad(
@@ -107,6 +108,34 @@ def _sqrt(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 _WAYS_BACK: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {"sign": _sign, "round": _round, "sqrt": _sqrt}
+
+
+class _Median(torch.autograd.Function):
+    """The median over 3 x 3, whose gradient goes to the first of the nine that equals it."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        """Of images on the 8-bit lattice."""
+        pixels = to_pixels(images)
+        middle = median3(pixels)
+        ctx.save_for_backward(repeated(pixels), middle)
+        return to_images(middle)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """To the neighbours; what falls on a repeated edge belongs to the edge."""
+        wide, middle = ctx.saved_tensors
+        height, width = middle.shape[2:]
+        left, out = gradients[0].clone(), torch.zeros_like(wide, dtype=gradients[0].dtype)
+        for i, j in ((i, j) for i in range(3) for j in range(3)):
+            own = left * (wide[..., i : i + height, j : j + width] == middle)
+            out[..., i : i + height, j : j + width] += own
+            left -= own
+        out[..., 1, :] += out[..., 0, :]
+        out[..., -2, :] += out[..., -1, :]
+        out[..., 1] += out[..., 0]
+        out[..., -2] += out[..., -1]
+        return out[..., 1:-1, 1:-1]
 
 
 class _Given(torch.autograd.Function):

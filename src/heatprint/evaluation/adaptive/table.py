@@ -17,6 +17,7 @@ from heatprint.core.protocols import Progress, silent
 from heatprint.core.streams import stream
 from heatprint.core.values import Batch
 from heatprint.detectors.door import Detector
+from heatprint.detectors.families import FAMILIES
 from heatprint.detectors.identifier import FittedIdentifier
 from heatprint.evaluation.adaptive.confident import Confident
 from heatprint.evaluation.adaptive.explanation import KeepExplanation
@@ -98,8 +99,8 @@ def adaptive(
             f"{len(detector.thresholds)} thresholds; each needs one or more. Call detector.calibrate first."
         )
     made = dict(chosen if chosen is not None else attacks())
-    if identifier is None:
-        made = {name: one for name, one in made.items() if not isinstance(one, TakenFor)}
+    named = set() if identifier is None else {FAMILIES[name] for name in identifier.names}
+    made = {name: one for name, one in made.items() if not isinstance(one, TakenFor) or one.family in named}
     steps = (len(made) + 1) * 100
     guarded = study(classifier, detector, batch, identifier=identifier, enough=float(np.median(usual)), seed=seed,
                     progress=lambda done, total, note="": progress(done * 100 // total, steps, note))  # fmt: skip
