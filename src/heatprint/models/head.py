@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -91,7 +92,7 @@ def masked(network: nn.Module, inputs: Tensor, first: int, passes: int, mask: Ma
     return out.view(passes, len(inputs), -1)
 
 
-class _Weighted(TorchFunctionMode):
+class _Weighted(TorchFunctionMode, ABC):
     """Numbers the linear layers of a network as they run, from 0; biases, scales and batch norm are no weights."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -113,9 +114,9 @@ class _Weighted(TorchFunctionMode):
             self.other()
         return out
 
+    @abstractmethod
     def linear(self, vectors: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         """A linear layer of these vectors."""
-        raise NotImplementedError
 
     def other(self) -> None:
         """Something else with weights."""

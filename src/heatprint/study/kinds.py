@@ -56,8 +56,7 @@ class Kind:
     @property
     def folder(self) -> str:
         """Its name without blanks."""
-        name = self.name.replace(", ", "-").replace(" @", "-saved-").replace(" ", "-")
-        return name
+        return self.name.replace(", ", "-").replace(" @", "-saved-").replace(" ", "-")
 
 
 def gathered(

@@ -10,12 +10,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from heatprint.detectors.look import Look
-from heatprint.models.parts.jpeg import BLOCK, LUMA, cosines
+from heatprint.models.parts.jpeg import BLOCK, COLOURS, LUMA, cosines
 from heatprint.models.parts.jpeg import steps as steps_of
 
 QUALITIES = (95, 90, 85, 75, 60, 40)
 STILL = 0.75  # in grey levels: a coefficient below it was rounded to zero and moved only by rounding the pixels
-LIGHT = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class Compression:
 
     def measure(self, look: Look) -> Tensor:
         """float32 [N, columns]."""
-        weights = look.images.new_tensor(LIGHT).view(1, 3, 1, 1)
+        weights = look.images.new_tensor(COLOURS[0]).view(1, 3, 1, 1)
         luma = (look.images * 255 * weights).sum(1, keepdim=True) - 128
         basis = cosines().to(luma)
         found = functional.conv2d(luma, basis, stride=BLOCK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -103,8 +104,6 @@ class Card:
 
     def lines(self, width: int = 100) -> list[str]:
         """Everything as text: the table, then what to do."""
-        import textwrap
-
         wide = max(len(finding.check) for finding in self.findings) + 2
         lead = " " * (6 + wide)
         out = [f"{self.name}: {self.clean['count']} of {self.clean['total']} images right, {self.threat.spelled}", ""]
