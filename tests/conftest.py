@@ -31,3 +31,25 @@ def photographs() -> Path:
         if folder and folder.is_dir():
             return folder
     pytest.skip("the photographs are not here: set HEATPRINT_DATA to the folder that holds dogs-cats-images")
+
+
+@pytest.fixture
+def laboratory(tmp_path: Path) -> Path:
+    """A run folder with a model that was trained for a moment, and three trials."""
+    from heatprint.data.sources import load_dataset
+    from heatprint.models import load, save, train
+    from heatprint.models.train import Training
+
+    folder = tmp_path / "run"
+    data = load_dataset("menagerie", size=32, train=120, test=160)
+    fresh = load("vgg-slim", classes=data.classes, size=32, seed=0).named("clear")
+    model, _ = train(fresh, data.train, Training(stages=((3, 32),), lr=3e-3), seed=0)
+    save(model, folder / "models" / "clear")
+    (folder / "schema.json").write_text('{"schema": 1}')
+    (folder / "trials.toml").write_text(
+        '[[trials]]\nname = "pgd"\nalgorithm = "pgd"\nmethod = "bim"\nladder = [1, 2, 4, 8, 16]\n'
+        '[[trials]]\nname = "fgsm"\nalgorithm = "fgsm"\nmethod = "fgsm"\nsettings = { eps = "64/255" }\n'
+        '[[trials]]\nname = "ddn"\nalgorithm = "ddn"\nmethod = "ddn"\nunseen = true\nsettings = { steps = 20 }\n'
+        '[[trials]]\nname = "noise 4"\nalgorithm = "noise"\nmethod = "noise"\nsettings = { eps = "4/255" }\n'
+    )
+    return folder

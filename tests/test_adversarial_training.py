@@ -474,7 +474,8 @@ def test_fast_training_that_collapses_is_caught_and_the_best_epoch_kept():
             progress=lambda done, total, note="": notes.append((done, total, str(note))),
         )  # fmt: skip
     assert notes[-1][2] in str(caught[0].message)
-    assert notes[-1][0] < notes[-1][1]  # it ended before its last epoch
+    assert not any(note.startswith("epoch 7/7") for _, _, note in notes)  # it ended before its last epoch
+    assert notes[-1][0] == notes[-1][1]  # and is done
     history = [n for _, _, n in notes if n.startswith("epoch")]
     kept = Watch().measure(found, Watch().parts(data)[1], (("linf", 16 / 255),), 1)
     spelled = f"clean {kept['clean']:.1%}, FGSM {kept['fgsm']:.1%}, PGD {kept['pgd']:.1%}"
@@ -554,8 +555,8 @@ def test_a_network_that_answers_one_thing_only_is_told(linear, monkeypatch):
 
 def test_sizes_that_do_not_fit_are_refused_before_anything_is_trained(small):
     data = labelled_batch(small, 24)
-    with pytest.raises(InvalidInput, match=r"Write stages ending in \(4, 16\)"):
-        defend(small, data, PGDTraining(), seed=0)
+    with pytest.raises(InvalidInput, match=r"Write stages ending in \(4, 0\)"):
+        defend(small, data, PGDTraining(training=replace(SHORT, stages=((4, 112),))), seed=0)
     larger = data.with_pixels(torch.zeros((24, 3, 20, 20), dtype=torch.uint8))
     with pytest.raises(InvalidInput, match="Load them with size=16"):
         defend(small, larger, PGDTraining(training=SHORT), seed=0)
@@ -576,6 +577,9 @@ def test_sizes_that_do_not_fit_are_refused_before_anything_is_trained(small):
         (FastTraining, {"watch": Watch(alarm=False)}, "cannot be switched off"),
         (FreeTraining, {"replays": 1}, "first of them sees clean images"),
         (MixedTraining, {"kinds": ()}, "one or more"),
+        (MixedTraining, {"kinds": ("l1",)}, "linf, l2 and pixels"),
+        (MixedTraining, {"draw": "images"}, "'image' or 'batch'"),
+        (Watch, {"score": "best"}, "score = 'best'"),
         (MixedTraining, {"tries": 0}, "tries = 0"),
         (Watch, {"steps": 1}, "one step is FGSM"),
         (Watch, {"gap": 0.0}, "gap = 0.0"),
@@ -653,7 +657,7 @@ def test_a_batch_is_learnt_with_the_adversarials_of_its_images(small):
     base = replace(without_dropout(lesson_of(small, 24)), rng=rng)
     lesson = replace(base, images=data.images[some], labels=data.labels[some], rows=some)
     loss, logits = objective.loss(lesson)
-    rows, pixels = objective._epoch["rows"], objective._epoch["pixels"]
+    rows, pixels = objective._rows, objective._pixels
     chosen = [k for k in range(len(rows)) if int(rows[k]) in some.tolist()]
     assert chosen
     images = torch.cat([data.images[some], pixels[chosen].float() / 255])
@@ -662,9 +666,9 @@ def test_a_batch_is_learnt_with_the_adversarials_of_its_images(small):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert len(logits) == 3
     objective.loss(lesson)
-    assert objective._epoch["pixels"] is pixels  # once an epoch
+    assert objective._pixels is pixels  # once an epoch
     objective.loss(replace(lesson, epoch=1, rng=np.random.default_rng(1)))
-    assert objective._epoch["pixels"] is not pixels
+    assert objective._pixels is not pixels
 
 
 def test_regeneration_where_nothing_succeeds_is_training_on_clean_images(small):

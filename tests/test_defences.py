@@ -16,6 +16,7 @@ from scipy.stats import binom, binomtest, norm
 from torch import nn
 
 from heatprint.attacks import attack
+from heatprint.attacks import make as make_attack
 from heatprint.attacks.ddn import DDN
 from heatprint.attacks.fgsm import FGSM
 from heatprint.attacks.pgd import PGD
@@ -29,7 +30,7 @@ from heatprint.defences.denoise import ATTACKS, NOISES, Corruption, Denoise
 from heatprint.defences.distil import Distil, Soft, Tempered
 from heatprint.defences.dropout import Dropout
 from heatprint.defences.ensemble import Ensemble, drawn_again
-from heatprint.defences.smoothing import ABSTAIN, Noisy, Smoothing, certify, lower_bound
+from heatprint.defences.smoothing import ABSTAIN, Noisy, Smoothing, certify, counted, lower_bound
 from heatprint.defences.transform import Transform
 from heatprint.evaluation.bounds import logit_bounds, verify
 from heatprint.models import load, predict, wrap
@@ -200,6 +201,7 @@ def test_progress_rises_to_its_end(name, slim, few):
         (Contractive, {"through": "input"}, "through"),
         (Distil, {"temperature": 0.5}, "temperature = 0.5"),
         (Distil, {"training": Training()}, "label_smoothing"),
+        (Smoothing, {"sigma": math.nan}, "sigma = nan"),
         (Smoothing, {"sigma": 0.0}, "sigma = 0"),
         (Smoothing, {"sigma": 25.5}, "write 0.1"),
         (Smoothing, {"draws": 0}, "draws = 0"),
@@ -547,6 +549,46 @@ def test_no_attack_within_a_certificate_changes_the_smoothed_answer():
     assert not torch.equal(victim(images + 4 * (moved - images)).argmax(1), own)
 
 
+@given(name=st.sampled_from(["carlini_wagner", "ddn", "deepfool", "fmn", "pgd"]), seed=st.integers(0, 1000))
+@settings(max_examples=10, deadline=None)
+def test_no_registered_attack_succeeds_within_a_certificate(name, seed):
+    """On linear networks, whose smoothed answer is their own."""
+    quick = {"carlini_wagner": {"searches": 2, "steps": 20}, "ddn": {"steps": 20}, "fmn": {"norm": "l2", "steps": 20},
+             "pgd": {"norm": "l2", "eps": 1.0, "steps": 5}}  # fmt: skip
+    victim = linear_classifier(size=6, seed=seed)
+    batch = labelled_batch(victim, 8, seed=seed)
+    found = certify(victim, batch.pixels, sigma=0.2, n0=50, n=1000, alpha=1e-5, seed=seed)
+    hit = attack(victim, batch, make_attack(name.replace("_", "-"), **quick.get(name, {})), seed=seed)
+    both = hit.success & (found.classes == batch.labels)
+    assert (hit.distance.l2[both] > found.radius[both]).all()
+
+
+def test_an_attack_on_the_vote_of_a_deep_network_needs_more_than_the_certificate(lights):
+    """Attacked is the mean over fixed noise, asked is the vote under fresh noise."""
+    sigma, n = 0.1, 600
+    clear, pixels = lights[0], lit(12, 4).pixels
+    found = certify(clear, pixels, sigma=sigma, n0=50, n=1000, alpha=1e-5)
+    sure = (found.classes != ABSTAIN).nonzero().squeeze(1)
+    assert len(sure) > 6
+    images, own, network = to_images(pixels[sure]), found.classes[sure], Smoothed(inside(clear), 24, sigma, 5)
+
+    def voted(far):
+        """Votes for the class that is certified, after an attack of `far` certified radii."""
+        reach, current = far * found.radius[sure].float().view(-1, 1, 1, 1), images
+        for _ in range(12):
+            here = current.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(network(here), own, reduction="sum"), here)
+            delta = current + 0.3 * reach * F.normalize(gradient.flatten(1)).view_as(gradient) - images
+            length = delta.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            current = (images + delta * (0.999 * reach / length).clamp_max(1)).detach()
+        return [
+            int(counted(clear, one, sigma, n, seed)[k]) for seed, (one, k) in enumerate(zip(current, own, strict=True))
+        ]
+
+    assert all(binom.cdf(votes, n, 0.5) > 1e-7 for votes in voted(1.0))
+    assert any(binom.cdf(votes, n, 0.5) < 1e-7 for votes in voted(4.0))
+
+
 def test_a_certificate_does_not_depend_on_the_batch():
     victim = linear_classifier(size=8)
     pixels = labelled_batch(victim, 6).pixels
@@ -664,6 +706,41 @@ def test_no_attack_within_a_proven_radius_succeeds(small):
             current = (current - 0.3 * reach * gradient.sign()).detach()
             current = torch.minimum(torch.maximum(current, images - reach), images + reach)
         assert torch.equal(small(current.clamp(0, 1)).argmax(1), labels)
+
+
+def dense(seed):
+    """Two dense layers, for which bounds reach some levels."""
+    generator = torch.Generator().manual_seed(seed)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(108, 12), nn.ReLU(), nn.Linear(12, 3))
+    for weight in network.parameters():
+        weight.data = torch.randn(weight.shape, generator=generator) / weight.shape[-1] ** 0.5
+    return wrap(network, classes="abc", size=6, mean=(0.5,) * 3)
+
+
+WITHIN = {
+    "apgd": {"eps": "24/255", "steps": 8},
+    "bim": {"eps": "24/255"},
+    "deepfool": {},
+    "fgsm": {"eps": "24/255"},
+    "fmn": {"norm": "linf", "steps": 20},
+    "one-pixel": {"population": 12, "generations": 4},
+    "pgd": {"eps": "6/255", "step": "1/255", "steps": 8},
+    "square": {"eps": "24/255", "queries": 60},
+}
+
+
+@given(name=st.sampled_from(sorted(WITHIN)), seed=st.integers(0, 1000), deep=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_no_registered_attack_succeeds_within_a_proven_radius(name, seed, deep):
+    victim = dense(seed) if deep else linear_classifier(size=6, seed=seed)
+    batch = labelled_batch(victim, 12, seed=seed)
+    found = verify(victim, batch.pixels)
+    hit = attack(victim, batch, make_attack(name, **WITHIN[name]), seed=seed)
+    levels = 255 * found.radius[hit.success]
+    assert (255 * found.radius >= 1).any()  # else it would hold for any stored image
+    assert (hit.distance.linf[hit.success] > levels).all()
+    if name == "fgsm" and not deep:  # the nearest adversarial is one level farther at most
+        assert (hit.distance.linf[hit.success] <= levels + 1.1).all()
 
 
 class Odd(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import torch
 from heatprint.attacks import attack
 from heatprint.attacks import make as make_attack
 from heatprint.core.errors import InvalidInput, UnknownName
+from heatprint.core.values import Batch
 from heatprint.defences import defend
 from heatprint.defences import make as make_defence
 from heatprint.evaluation import Arm, attack_summary, evaluate, share
+from heatprint.evaluation.straight import stand_in
 from heatprint.explainers import explain
 from heatprint.explainers import make as make_explainer
-from heatprint.models import Training, load, predict
+from heatprint.models import Training, load, predict, wrap
 from heatprint.signatures import EMBEDDERS, embed, sign
 from heatprint.signatures import make as make_signature
 from heatprint.testing import labelled_batch, small_classifier
@@ -121,6 +124,78 @@ def test_the_columns_of_an_arm_are_counted_right(small):
         own = batch.labels == number
         assert row["false_negatives"] == share(int((guess[own] != number).sum()), int(own.sum()))
         assert row["false_positives"] == share(int((guess[~own] == number).sum()), int((~own).sum()))
+
+
+class Brightness(torch.nn.Module):
+    """Says the second class to images whose mean is above one half."""
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3)) - 0.5
+        return torch.stack([-mean, mean], 1)
+
+
+def hand_made(classifier, batch, fell, count):
+    """An attack on the first `count` dark images, of which the rows `fell` became bright."""
+    some, rows = batch.take(range(count)), torch.tensor([row in fell for row in range(count)])
+    pixels = torch.where(rows.view(-1, 1, 1, 1), 255 - some.pixels, some.pixels)
+    nothing = attack(classifier, some, make_attack("noise", eps=0.0))
+    logits = predict(classifier, pixels)
+    return replace(
+        nothing, adversarial=some.with_pixels(pixels), logits=logits, success=logits.argmax(1) != some.labels
+    )
+
+
+def test_the_worst_case_is_per_image_over_the_images_of_all_attacks():
+    dark = wrap(Brightness(), classes=("dark", "bright"), size=8)
+    pixels = torch.full((20, 3, 8, 8), 50, dtype=torch.uint8)
+    batch = Batch(ids=tuple(f"{row}" for row in range(20)), pixels=pixels, labels=torch.zeros(20, dtype=torch.long))
+    batch.labels[10] = 1  # misclassified: stands nowhere
+    new = {"a": hand_made(dark, batch, (0, 1), 20), "b": hand_made(dark, batch, (1, 2), 12)}
+    new["noise"] = hand_made(dark, batch, (3, 4), 5)
+    arm = Arm(classifier=dark, test=batch, old={}, new=new, strong=("s", hand_made(dark, batch, (5,), 16)),
+              adaptive=hand_made(dark, batch, (6, 14), 16), controls={"noise"})  # fmt: skip
+    card = evaluate(arm)
+    assert card["strong"]["robust"] == share(14, 16)
+    assert card["adaptive"] == {"attack": "s", "standing": share(12, 16)}
+    assert card["worst"] == {"attacks": ["a", "b", "s"], "standing": share(12 - 6, 12)}  # 0, 1, 2, 5, 6 and 10 fall
+    without = evaluate(replace(arm, adaptive=None))
+    assert (without["adaptive"], without["worst"]["standing"]) == (None, share(12 - 5, 12))
+    assert evaluate(replace(arm, new={}, strong=None, adaptive=None))["worst"] is None
+    assert evaluate(replace(arm, strong=None, adaptive=None))["strong"] is None
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_column_is_below_the_worst_case(small, seed):
+    batch = labelled_batch(small, 24, wrong=4)
+    other = small_classifier(seed=seed)
+    made = {
+        name: attack(other, batch, make_attack(name, eps=f"{9 - 3 * n}/255")) for n, name in enumerate(("fgsm", "pgd"))
+    }
+    card = evaluate(Arm(classifier=other, test=batch, old=made, new=made, strong=("bim", attack(
+        other, batch, make_attack("bim", eps="6/255"))), adaptive=made["pgd"]))  # fmt: skip
+    columns = [card["clean"], *(c["reattacked"] for c in card["attacks"].values()), card["strong"]["robust"],
+               card["adaptive"]["standing"]]  # fmt: skip
+    assert all(card["worst"]["standing"]["count"] <= column["count"] for column in columns)
+    assert {column["total"] for column in columns} == {24}
+    assert card["adaptive"]["standing"]["count"] <= card["strong"]["robust"]["count"]
+
+
+@pytest.mark.parametrize(("kind", "blocked"), [("bits", True), ("jpeg", True), ("median", False)])
+def test_fronts_without_a_gradient_get_a_stand_in_that_answers_the_same(small, kind, blocked):
+    batch = labelled_batch(small, 6)
+    safe = defend(small, batch, make_defence("transform", kind=kind))
+    before = safe.fingerprint()
+    found = stand_in(safe, batch)
+    assert (found is not None) == blocked
+    assert stand_in(small, batch) is None
+    if found is None:
+        return
+    assert safe.fingerprint() == before
+    assert torch.allclose(predict(found, batch.pixels), predict(safe, batch.pixels), atol=1e-4)
+    leaf = batch.images.requires_grad_(True)
+    slopes = [torch.autograd.grad(one(leaf).square().sum(), leaf)[0].abs().sum() for one in (safe, found)]
+    assert slopes[0] == 0 < slopes[1]
+    assert stand_in(found, batch) is None
 
 
 def test_the_paper_s_arithmetic_comes_out():

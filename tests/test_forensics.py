@@ -616,33 +616,13 @@ def test_the_trials_are_valid_and_a_mistake_is_told(tmp_path):
         read_trials(written(one.replace('"a"', '"../a"')))
 
 
-def laboratory(folder: Path) -> Path:
-    """A run folder with a model that was trained for a moment, and three trials."""
-    from heatprint.data.sources import load_dataset
-    from heatprint.models import load, save, train
-    from heatprint.models.train import Training
-
-    data = load_dataset("menagerie", size=32, train=120, test=160)
-    fresh = load("vgg-slim", classes=data.classes, size=32, seed=0).named("clear")
-    model, _ = train(fresh, data.train, Training(stages=((3, 32),), lr=3e-3), seed=0)
-    save(model, folder / "models" / "clear")
-    (folder / "schema.json").write_text('{"schema": 1}')
-    (folder / "trials.toml").write_text(
-        '[[trials]]\nname = "pgd"\nalgorithm = "pgd"\nmethod = "bim"\nladder = [1, 2, 4, 8, 16]\n'
-        '[[trials]]\nname = "fgsm"\nalgorithm = "fgsm"\nmethod = "fgsm"\nsettings = { eps = "64/255" }\n'
-        '[[trials]]\nname = "ddn"\nalgorithm = "ddn"\nmethod = "ddn"\nunseen = true\nsettings = { steps = 20 }\n'
-        '[[trials]]\nname = "noise 4"\nalgorithm = "noise"\nmethod = "noise"\nsettings = { eps = "4/255" }\n'
-    )
-    return folder
-
-
 @pytest.mark.slow
-def test_the_laboratory_is_built_from_the_command_line_and_names_an_attack(tmp_path):
+def test_the_laboratory_is_built_from_the_command_line_and_names_an_attack(laboratory, tmp_path):
     from heatprint.core.lattice import encode_pngs
     from heatprint.data.sources import load_dataset
     from heatprint.models import load
 
-    run = laboratory(tmp_path / "run")
+    run = laboratory
     asked = ["detect", "--benchmark", "--run", str(run), "--data", "menagerie", "--limit", "160",
              "--trials", str(run / "trials.toml"), "--learner", "logistic", "--full"]  # fmt: skip
     first = CliRunner().invoke(app, asked, catch_exceptions=False)

@@ -18,10 +18,11 @@ from PIL import Image
 from heatprint.core.errors import StoreError
 from heatprint.core.store import Part, Store, write_json
 from heatprint.report import report
+from heatprint.report.bought import bought
 from heatprint.report.charts import histogram
 from heatprint.report.pictures import heat_uri, perturbation_uri, shared_scale
 from heatprint.report.read import POINT_COLUMNS, TILE_COLUMNS, read_run
-from heatprint.report.summary import attacked, bought
+from heatprint.report.summary import attacked, withstood
 
 HOSTILE = "cats/<script>alert(1)</script>&\"'.png"
 ATTACKS = ("fgsm", "one-pixel")
@@ -376,12 +377,75 @@ def test_every_column_of_the_arms_is_printed(run: Path, page: Page) -> None:
         order = ("fgsm", "one-pixel", "noise")
         rows, body = body[: len(order)], body[len(order) :]
         assert rows[0][1] == told(arm["clean"])
-        assert rows[0][6] == "PGD " + told(arm["strong"]["robust"])
+        assert rows[0][7:] == ["PGD at 8/255 " + told(arm["strong"]["robust"]), "–not measured", "–not measured"]
         for n, attack in enumerate(order):
-            columns = rows[n][2:6] if n == 0 else rows[n]
+            columns = rows[n][2:7] if n == 0 else rows[n]
             truth = arm["attacks"][attack]
-            assert columns[1:] == [told(truth[key]) for key in ("static", "success", "reattacked")]
+            assert columns[1:] == [told(truth[key]) for key in ("mixture", "static", "success", "reattacked")]
     assert body == []
+
+
+def defended() -> dict[str, Any]:
+    """The invented run with the columns of newer versions, and a defence of the recipe whose front rounds."""
+    numbers = metrics(["cats", "dogs"])
+    every = ["fgsm", "one-pixel", "pgd"]
+    for n, arm in enumerate(numbers["arms"]):
+        arm |= {"adaptive": None, "worst": {"attacks": every, "standing": share(n // 2, 60)}}
+    bits = json.loads(json.dumps(numbers["arms"][1])) | {"name": "bits", "title": "few bits"}
+    bits |= {"strong": {"attack": "pgd", "robust": share(211, 300)}}
+    bits |= {"adaptive": {"attack": "pgd", "standing": share(5, 300)}}
+    bits |= {"worst": {"attacks": every, "standing": share(3, 60)}}
+    numbers["arms"].append(bits)
+    return numbers
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_run(tmp_path_factory.mktemp("runs") / "newer", change=defended())
+
+
+def test_the_adaptive_and_the_worst_column_are_printed(newer: Path) -> None:
+    page = Page(report(newer).read_text(encoding="utf-8"))
+    body = [cells(row) for row in page.tables[1][2:]]
+    last = [row[8:] for row in body if len(row) == 10]
+    assert [row[0] for row in last] == ["not needed: differentiable and fixed"] * 4 + [told(share(5, 300))]  # type: ignore[arg-type]
+    assert last[2][1] == "of FGSM, one-pixel, PGD " + told(share(1, 60))  # type: ignore[arg-type]
+    assert not re.search(r"\b(robust|secure)\b", page.words)
+
+
+def test_what_was_bought_is_said_with_the_control_beside(newer: Path) -> None:
+    run = read_run(newer)
+    arms = {one.title: " ".join(one.sentences).replace("\xa0", " ") for one in bought(run)}
+    assert list(arms) == ["FGSM_immune", "One-pixel_immune", "few bits"]
+    said = arms["FGSM_immune"]
+    assert "It was retrained on clean images and on 1,400 FGSM images that fooled the clear model." in said
+    assert "On the old FGSM adversarials it is right for 125 of 203 (61.6 %) [control: 78 of 203 (38.4 %)]." in said
+    assert "a smaller share stands when the attack is made anew" in said
+    assert "overlap" not in said
+    assert "after FGSM at 16/255 87 of 300 (29.0 %) [control: 77 of 300 (25.7 %)]" in said
+    assert "Against PGD at 8/255 2 of 300 (0.7 %) [control: 1 of 300 (0.3 %)] stand." in said
+    assert "the worst of FGSM, one-pixel and PGD: 1 of 60 (1.7 %) [control: 0 of 60 (0.0 %)] stand." in said
+    assert "gives no gradient" not in said
+    assert "gradients past that part, 5 of 300 (1.7 %) stand" in arms["few bits"]
+    assert "few bits 5 of 300 (1.7 %), gradients led past" in withstood(run)[0].replace("\xa0", " ")
+    assert not re.search(r"robust|secure|safe\b", " ".join(arms.values()))
+
+
+def test_nothing_learnt_and_nothing_gained_are_said(tmp_path: Path) -> None:
+    numbers = defended()
+    numbers["attacks"]["fgsm"]["train"]["success"] = share(0, 300)
+    immune = numbers["arms"][2]
+    immune["attacks"]["fgsm"] |= {"static": share(80, 203), "reattacked": share(150, 300)}
+    said = " ".join(bought(read_run(build_run(tmp_path / "run", change=numbers)))[0].sentences)
+    assert "No FGSM attack on the training images succeeded: it learnt from clean images alone." in said
+    assert "Those two intervals overlap" in said  # 80 and 78 of 203
+    assert "a smaller share" not in said
+    numbers["arms"] = [numbers["arms"][0], immune]
+    immune |= {"worst": None, "strong": None}
+    alone = " ".join(bought(read_run(build_run(tmp_path / "alone", change=numbers)))[0].sentences)
+    assert "control" not in alone
+    assert "Against" not in alone
+    assert "Image by image" not in alone
 
 
 def test_errors_by_class_are_printed(run: Path, page: Page) -> None:
@@ -394,7 +458,7 @@ def test_errors_by_class_are_printed(run: Path, page: Page) -> None:
 
 
 def test_the_summary_counts_and_does_not_praise(run: Path, page: Page) -> None:
-    said = " ".join(attacked(read_run(run)) + bought(read_run(run))).replace("\xa0", " ")
+    said = " ".join(attacked(read_run(run)) + withstood(read_run(run))).replace("\xa0", " ")
     assert "257 of 300 (85.7 %)" in said
     assert "FGSM flips 203 of 257 (79.0 %)" in said
     assert "clean control 1 of 300 (0.3 %)" in said  # the strong attack stands beside it

@@ -25,10 +25,11 @@ from heatprint.core.store import Store
 from heatprint.export import export
 from heatprint.models import load, predict
 from heatprint.study import load_recipe, recipe_names, study
+from heatprint.study.checks import same_study
 from heatprint.study.lines import line_of
-from heatprint.study.recipe import AtlasTable, ExplainerTable, MapTable
+from heatprint.study.recipe import AtlasTable, DefenceTable, ExplainerTable, MapTable
 from heatprint.study.records import join_attacked
-from heatprint.study.steps import Lab, same_study
+from heatprint.study.steps import Lab
 from heatprint.testing import labelled_batch
 
 
@@ -140,8 +141,59 @@ def test_what_cannot_work_is_told_before_anything_is_trained(tmp_path):
     recipe = tiny(architecture="vgg16-paper", training=replace(tiny().training, stages=((1, 32),)))
     with pytest.raises(InvalidInput, match="stages has size 32"):
         study(recipe, tmp_path / "c")
+    small = DefenceTable(name="x", method="retrain", settings={"training": {"stages": [[1, 32]]}})
+    with pytest.raises(InvalidInput, match="stages has size 32"):
+        study(tiny(architecture="vgg16-paper", defences=(small,)), tmp_path / "d")
     assert not list(tmp_path.rglob("part-*"))
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def begun(run, folder):
+    """A copy of a finished run that does not remember its recipe: another one goes on from its parts."""
+    shutil.copytree(run, folder)
+    (folder / "recipe.json").unlink()
+    return folder
+
+
+def test_a_defence_of_the_recipe_is_an_arm_like_the_others(run, tmp_path):
+    """Rounded colours give no gradient: the strong attack is also made past them, and judged on the true network."""
+    out = begun(run, tmp_path / "run")
+    bits = DefenceTable(name="few_bits", method="transform", settings={"kind": "bits", "strength": 5})
+    again = DefenceTable(name="both", method="retrain", settings={"attacks": ["fgsm", "one-pixel"],
+                                                                  "training": {"stages": [[1, 64]]}})  # fmt: skip
+    study(tiny(defences=(bits, again)), out)
+    told = json.loads((out / "metrics.json").read_bytes())
+    arms = {arm["name"]: arm for arm in told["arms"]}
+    assert list(arms) == ["clear", "clean_control", "fgsm_immune", "one-pixel_immune", "few_bits", "both"]
+    before = json.loads((run / "metrics.json").read_bytes())["arms"]
+    assert told["arms"][:4] == before
+    assert set(arms["both"]) == set(before[0])
+    assert {name for name, arm in arms.items() if arm["adaptive"]} == {"few_bits"}
+    assert (out / "attacks/few_bits/pgd/adaptive/part-00000.parquet").exists()
+    assert json.loads((out / "run.json").read_bytes())["models"]["few_bits"]["architecture"] == "bits:5|vgg-slim"
+    strong, adaptive = arms["few_bits"]["strong"]["robust"], arms["few_bits"]["adaptive"]["standing"]
+    assert adaptive["count"] <= strong["count"] == len(standing(out, "test"))
+    assert adaptive["count"] == len(standing(out, "test") & standing(out, "adaptive"))
+    for arm in arms.values():
+        assert arm["worst"]["attacks"] == ["fgsm", "one-pixel", "pgd"]
+        assert arm["worst"]["standing"]["total"] == 8  # the images of one-pixel, the fewest
+        assert arm["worst"]["standing"]["count"] <= arm["attacks"]["one-pixel"]["reattacked"]["count"]
+    page = (out / "report.html").read_text()
+    assert "A part of it gives no gradient" in page
+    assert "not needed: differentiable and fixed" in page
+    marks = {p: p.stat().st_mtime_ns for p in out.rglob("part-*")}
+    study(tiny(defences=(bits, again)), out)
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("part-*")} == marks
+
+
+def standing(out, split):
+    """Ids of the stored images of an attack on `few_bits` that the saved network classifies correctly."""
+    safe = load(out / "models" / "few_bits")
+    rows = pq.read_table(out / f"attacks/few_bits/pgd/{split}/part-00000.parquet").to_pydict()
+    images = [np.array(Image.open(io.BytesIO(i["bytes"]))) for i in rows["image"]]
+    guess = predict(safe, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)).argmax(1).tolist()
+    return {name for name, label, said in zip(rows["id"], rows["label"], guess, strict=True)
+            if label == safe.classes[said]}  # fmt: skip
 
 
 def test_a_folder_of_another_study_is_not_overwritten(run):
@@ -259,7 +311,7 @@ lr = 1e-3
 [[attacks]]
 name = "a"
 method = "fgsm"
-
+train = 8
 [[attacks]]
 name = "b"
 method = "one-pixel"
@@ -268,6 +320,16 @@ settings = { pixels = 3 }
 [strong]
 name = "pgd"
 method = "pgd"
+
+[[defences]]
+name = "bits"
+method = "transform"
+settings = { kind = "bits", strength = 4 }
+
+[[defences]]
+name = "two"
+method = "retrain"
+settings = { attacks = ["a"] }
 """
 
 
@@ -297,6 +359,18 @@ method = "pgd"
         ('name = "b"', 'name = "b"\nretrain = true', r"retrain = true needs train"),
         ("[strong]", "[strong", r"not valid TOML.*line 15"),
         ('[strong]\nname = "pgd"\nmethod = "pgd"\n', "", r"strong: Field required"),
+        ('"transform"', '"transfrom"', r"line 19: defences\.0: .*Did you mean 'transform'"),
+        ("strength = 4", "strenght = 4", r"line 19: defences\.0: .*Did you mean 'strength'"),
+        ("strength = 4", "strength = 9", r"line 19: defences\.0: .*1 to 8"),
+        ('name = "bits"', "", r"line 19: defences\.0\.name: Field required"),
+        ('name = "bits"', 'nmae = "bits"', r"line 20: defences\.0\.nmae.*Did you mean 'name'"),
+        ('name = "bits"', 'name = "two"', r"line 24: defences\.1: another defence is called 'two'"),
+        ('name = "two"', 'name = "clear"', r"line 24: defences\.1: 'clear' is what another model"),
+        ('name = "two"', 'name = "a_immune"', r"line 24: defences\.1: 'a_immune' is what another model"),
+        ('name = "two"', 'name = "biased"', r"line 24: defences\.1: 'biased' is what another model"),
+        ('name = "two"', 'name = "../b"', r"line 24: defences\.1: .*letters, digits"),
+        ('["a"]', '["b"]', r"line 24: defences\.1: two learns from b, .*; those are a"),
+        ('["a"]', '["nothing"]', r"line 24: defences\.1: two learns from nothing, "),
     ],
 )
 def test_mistakes_in_a_recipe_name_line_field_and_what_is_valid(tmp_path, old, new, told):

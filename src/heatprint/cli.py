@@ -11,6 +11,7 @@ import typer
 
 from heatprint.cli_atlas import atlas
 from heatprint.cli_card import evaluate
+from heatprint.cli_defend import defend
 from heatprint.cli_explain import explain
 from heatprint.cli_forensics import detect, identify
 from heatprint.core.errors import HeatprintError
@@ -25,6 +26,7 @@ data_app = typer.Typer(help="Built-in data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.command()(explain)
 app.command()(atlas)
+app.command()(defend)
 app.command()(detect)
 app.command()(evaluate)
 app.command()(identify)

@@ -54,7 +54,7 @@ def detect(
     from heatprint.study.corpus import read_trials
     from heatprint.study.forensics import forensics
 
-    classifier = load(_model(run))
+    classifier = load(run_model(run))
     with watch().step("images") as progress:
         images = load_dataset(data, size=classifier.size, seed=seed, progress=progress)
     chosen = images.test.take(sample(images.test, limit))
@@ -79,26 +79,27 @@ def identify(
     from heatprint.detectors.identifier import FittedIdentifier
     from heatprint.models import load
 
-    classifier = load(_model(run))
+    classifier = load(run_model(run))
     if not (run / FITTED).is_dir():
         raise StoreError(
             f"identify: {run} has no detector yet. Build it: heatprint detect --benchmark --run {run} --data ..."
         )
     detector, identifier = load_detector(run / FITTED), FittedIdentifier.load(run / FITTED)
-    batch = _read(images, classifier)
+    batch = read_attacked(images, classifier)
     with plain_warnings():
         for line in _verdicts(classifier, detector, identifier, batch, fpr, out):
             typer.echo(line)
 
 
-def _model(run: Path) -> Path:
+def run_model(run: Path) -> Path:
+    """The folder of a run's undefended model."""
     folder = run / MODEL
     if not folder.is_dir():
         raise StoreError(f"{run} has no model {MODEL}. Name the run folder of a study: heatprint study --out RUN.")
     return folder
 
 
-def _read(paths: list[Path], classifier: Classifier) -> Batch:
+def read_attacked(paths: list[Path], classifier: Classifier) -> Batch:
     """All images, under their own paths."""
     from heatprint.core.values import join
 

@@ -34,7 +34,7 @@ AUTOENCODER = Training(
     lr=3e-3,
     weight_decay=0.0,
     label_smoothing=0.0,
-    stages=((10, 112),),
+    stages=((10, 0),),
     augmentation=Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=True, jitter=0.0),
 )
 

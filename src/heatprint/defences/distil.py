@@ -44,6 +44,8 @@ class Distil:
         temperature: T, 1 or more; the paper's 20 to 100.
         teacher: Folder of a saved classifier that teaches as it is, of any architecture (Hinton, Vinyals and Dean
             2015), with the same classes and image size. Empty for the network given, trained anew at T.
+        taught_by: Digest of that classifier, read when the method is made, so that whoever keeps results by settings
+            sees another teacher in the same folder. Empty without one.
         fresh: Start from fresh weights, as the paper does; they need a training as long as the first was. Otherwise,
             and for a network that is not in the zoo, from the weights given.
         training: The recipe, of teacher and student. With SGD and a large T the steps get small: the loss has 1 / T of
@@ -52,8 +54,9 @@ class Distil:
 
     temperature: float = 20.0
     teacher: str = ""
+    taught_by: str = field(init=False, default="")
     fresh: bool = True
-    training: Training = field(default_factory=lambda: Training(label_smoothing=0.0))
+    training: Training = field(default_factory=lambda: Training(label_smoothing=0.0, stages=((28, 64), (4, 0))))
 
     def __post_init__(self) -> None:
         if not 1 <= self.temperature < math.inf:
@@ -65,6 +68,8 @@ class Distil:
                 f"Distil: label_smoothing = {self.training.label_smoothing} would soften labels that the temperature "
                 "softens already. Write label_smoothing=0."
             )
+        if self.teacher:
+            object.__setattr__(self, "taught_by", load(self.teacher).digest)
 
     def protect(
         self,
@@ -79,14 +84,15 @@ class Distil:
         """See `heatprint.core.protocols.Defence`.
 
         Raises:
-            InvalidInput: The network is not in the zoo, and fresh weights are asked for.
+            InvalidInput: The network is not in the zoo, and fresh weights are asked for; or the teacher's folder holds
+                another classifier than when the method was made.
             ModelMismatch: The teacher has other classes or another image size.
         """
         del attacked
         student_start = self._start(classifier, torch_seed(seed, "distil/student"))
         with files(checkpoint, "teacher") as (kept,):
             if self.teacher:
-                teacher = checked(load(self.teacher).to(classifier.device), classifier)
+                teacher = checked(self._saved().to(classifier.device), classifier)
             else:
                 start = self._start(classifier, torch_seed(seed, "distil/teacher"))
                 teacher, _ = train(
@@ -100,6 +106,15 @@ class Distil:
                 progress=progress if self.teacher else stage(progress, 1, 2, "student"),
             )  # fmt: skip
         return student
+
+    def _saved(self) -> Classifier:
+        """The saved teacher."""
+        teacher = load(self.teacher)
+        if teacher.digest != self.taught_by:
+            raise InvalidInput(
+                f"Distil: {self.teacher} holds another classifier than when the method was made. Make it again."
+            )
+        return teacher
 
     def _start(self, classifier: Classifier, seed: int) -> Classifier:
         """Where a training starts."""

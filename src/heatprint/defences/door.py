@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from heatprint.core.classifier import Classifier
@@ -31,14 +32,14 @@ def defend(
         attacked: Attacks on training images by name, for defences that learn from them.
         name: Name of the result.
         seed: Of everything random.
-        checkpoint: A file from which a long training resumes.
+        checkpoint: A file from which a long training resumes; gone when it is done.
         progress: Told how far it is.
 
     Raises:
         InvalidInput: An attack the defence needs is not there.
-        BrokenContract: The result has other classes or another image size.
+        BrokenContract: The result has other classes or another image size, or the argument is not what it was.
     """
-    before = classifier.digest
+    before = fingerprints(classifier)
     needed = getattr(method, "attacks", ())
     missing = [a for a in needed if a not in (attacked or {})]
     if missing:
@@ -47,6 +48,16 @@ def defend(
             f"given: {', '.join(attacked or {}) or 'none'}. Attack training images with it first."
         )
     safe = method.protect(classifier, train, attacked or {}, seed=seed, checkpoint=checkpoint, progress=progress)
-    if (safe.classes, safe.size) != (classifier.classes, classifier.size) or classifier.digest != before:
-        raise BrokenContract(f"defend: {type(method).__name__} changed the classes, the image size or its argument.")
+    if (safe.classes, safe.size) != (classifier.classes, classifier.size):
+        raise BrokenContract(f"defend: {type(method).__name__} changed the classes or the image size.")
+    if fingerprints(classifier) != before:
+        raise BrokenContract(f"defend: {type(method).__name__} changed its argument. Let it change a copy.")
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return safe.named(name)
+
+
+def fingerprints(classifier: Classifier) -> tuple[object, ...]:
+    """What must not change of a classifier: both of its networks, as they are now (its digest is remembered)."""
+    both = classifier, replace(classifier, network=classifier.trainable)
+    return tuple(one.fingerprint() for one in both)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,8 @@ class Regenerate:
         methods: The attacks, by name and with settings.
         sample: Training images attacked by each method in each epoch, drawn anew.
         successes_only: Leave failed attempts out.
-        training: The recipe; every stage at the classifier's image size, since resampling undoes perturbations.
+        training: The recipe; every stage at the classifier's image size, which 0 stands for, since resampling undoes
+            perturbations.
         watch: How it is watched. Here it keeps the epoch with the best mean of clean and PGD accuracy and has no
             alarm: what learns from single steps need not withstand PGD.
         eps: Radius in the maximum norm of the attacks that watch; ``"2/255"`` is accepted.
@@ -90,7 +90,7 @@ class Regenerate:
     ) -> Classifier:
         """See `heatprint.core.protocols.Defence`."""
         del attacked
-        if any(size != classifier.size for _, size in self.training.stages):
+        if any((size or classifier.size) != classifier.size for _, size in self.training.stages):
             raise InvalidInput(
                 f"Regenerate: stages = {self.training.stages} must all be at the {classifier.size} px of "
                 f"{classifier.name!r}: resampling would undo the perturbations."
@@ -105,9 +105,12 @@ class Regenerate:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class RenewedLoss:
     """Cross-entropy on a batch and on the adversarials of its images, made when the epoch began.
+
+    It is not frozen: it keeps the adversarials of the present epoch, so it belongs to one training. Its fields are the
+    settings alone; what it is given to work with and what it keeps are none, and no digest depends on them.
 
     Attributes:
         methods: The attacks.
@@ -126,20 +129,17 @@ class RenewedLoss:
     replays = 1
 
     def __post_init__(self, like: Classifier, data: Batch) -> None:
-        self._epoch.update(like=like, data=data)  # no fields: a digest of the settings needs neither
-
-    @cached_property
-    def _epoch(self) -> dict[str, Any]:
-        """What the settings do not say: the context, and the number and adversarials of the present epoch."""
-        return {"number": -1}
+        self._like, self._data = like, data
+        self._epoch = -1
+        self._rows, self._pixels = torch.empty(0, dtype=torch.long), data.pixels[:0]
 
     def loss(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
         """See `heatprint.models.lesson.Objective`; accuracy is counted on the clean images."""
-        if self._epoch["number"] != lesson.epoch:
-            rows, pixels = self._attacked(lesson)
-            self._epoch.update(number=lesson.epoch, rows=rows, pixels=pixels)
-        found, place = (self._epoch["rows"][:, None] == lesson.rows[None]).nonzero(as_tuple=True)
-        adversarial = to_images(self._epoch["pixels"][found].to(lesson.images.device))
+        if self._epoch != lesson.epoch:
+            self._rows, self._pixels = self._attacked(lesson)
+            self._epoch = lesson.epoch
+        found, place = (self._rows[:, None] == lesson.rows[None]).nonzero(as_tuple=True)
+        adversarial = to_images(self._pixels[found].to(lesson.images.device))
         logits = lesson.logits(torch.cat([lesson.images, adversarial]))
         labels = torch.cat([lesson.labels, lesson.labels[place.to(lesson.labels.device)]])
         loss = F.cross_entropy(logits, labels, label_smoothing=lesson.label_smoothing)
@@ -147,7 +147,7 @@ class RenewedLoss:
 
     def _attacked(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
         """Adversarials against the weights as they are: rows int64 [M] of their sources, pixels [M, 3, H, W]."""
-        like, data = self._epoch["like"], self._epoch["data"]
+        like, data = self._like, self._data
         classifier = wrap(lesson.network, classes=like.classes, size=like.size, mean=like.mean, std=like.std)
         rows, pixels = [], []
         with torch.autocast(like.device.type, enabled=False):

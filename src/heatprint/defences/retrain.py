@@ -18,10 +18,11 @@ from heatprint.models.train import Training, train
 
 FINE_TUNE = Training(
     lr=5e-4,
-    stages=((2, 112),),
+    stages=((2, 0),),
     augmentation=Augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=True, jitter=0.0),
 )
-"""Trained weights, few epochs, no crops: a crop would resample the very perturbation that is to be learnt."""
+"""Trained weights, few epochs, at the classifier's size and without crops: either would resample the very perturbation
+that is to be learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)

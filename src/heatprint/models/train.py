@@ -38,7 +38,8 @@ class Training:
         momentum: Of SGD.
         weight_decay: On weights of convolutions and dense layers; never on biases and batch norm.
         batch: Images per step.
-        stages: Pairs (epochs, image size), e.g. ((28, 64), (7, 112)): small images first cost a third.
+        stages: Pairs (epochs, image size), e.g. ((28, 64), (7, 112)): small images first cost a third. Size 0 is the
+            classifier's own.
         warm_up: Share of all steps spent warming up.
         label_smoothing: In [0, 1).
         clip: Largest gradient norm; 0 for no clipping.
@@ -59,10 +60,10 @@ class Training:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.batch < 2 or not self.stages or any(e < 1 or s < 8 for e, s in self.stages):
+        if self.batch < 2 or not self.stages or any(e < 1 or (s < 8 and s != 0) for e, s in self.stages):
             raise InvalidInput(
                 f"Training: batch = {self.batch} must be 2 or more, and stages = {self.stages} pairs "
-                "(epochs >= 1, size >= 8)."
+                "(epochs >= 1, size >= 8, or 0 for the classifier's own)."
             )
         if not 0 < self.lr < math.inf:
             raise InvalidInput(f"Training: lr = {self.lr} must be positive and finite.")
@@ -113,13 +114,14 @@ def train(
         name: Name of the result.
         checkpoint: A file kept after every epoch; a later call with equal arguments resumes from it and gives
             bit-identical weights.
-        progress: Told of every step.
+        progress: Told of every step, and that it is done, however early it ended.
 
     Returns:
         A new classifier, and loss and accuracy of each epoch on the augmented training images.
 
     Raises:
         InvalidInput: Fewer images than a batch, or a loss that is not finite.
+        ModelMismatch: The weights are not finite after the last step of an epoch.
     """
     if len(data) < training.batch:
         raise InvalidInput(f"train: {len(data)} images are fewer than one batch of {training.batch}.")
@@ -142,6 +144,7 @@ def train(
                 save_state(checkpoint, key, network, course.optimiser, history, best)
     if best:
         network.load_state_dict(best)
+    course.over(len(history))
     return _wrapped(network, classifier, name), tuple(history)
 
 
@@ -185,8 +188,8 @@ class _Course:
         self._objective, self._seed, self._progress = objective, seed, progress
         self._learner = network.get_submodule(learns).requires_grad_(True)
         self.optimiser = _optimiser(self._learner, training)
-        self.plan = [size for epochs, size in training.stages for _ in range(epochs)]
-        self._steps = math.ceil(len(data) / training.batch)
+        self.plan = [size or classifier.size for epochs, size in training.stages for _ in range(epochs)]
+        self._steps = math.ceil((len(data) - 1) / training.batch)  # batch norm cannot learn from one image left over
 
     def epoch(self, epoch: int) -> Epoch:
         """One pass over the images in a new order."""
@@ -195,9 +198,7 @@ class _Course:
         device, data, training = self._classifier.device, self._data, self._training
         order = torch.from_numpy(rng.permutation(len(data)))
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-        for step, rows in enumerate(torch.split(order, training.batch)):
-            if len(rows) < 2:
-                continue  # batch norm cannot learn from one image; it is first in line in another epoch
+        for step, rows in enumerate(torch.split(order, training.batch)[: self._steps]):
             rate = learning_rate(training, epoch * self._steps + step, len(self.plan) * self._steps)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
@@ -226,6 +227,12 @@ class _Course:
             loss=round(float(loss_sum) / len(data), 6),
             accuracy=round(float(correct) / len(data), 6),
         )
+
+    def over(self, epochs: int) -> None:
+        """Tell that the training is done, after so many epochs."""
+        total = len(self.plan) * self._steps
+        early = "" if epochs == len(self.plan) else ", and no more"
+        self._progress(total, total, f"epoch {epochs}/{len(self.plan)}{early}")
 
     def _step(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
         """One step of the optimiser; loss and logits of the batch before it."""

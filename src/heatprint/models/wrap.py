@@ -151,7 +151,7 @@ def _folded(network: nn.Module) -> nn.Module:
         network = copy.deepcopy(network)
         for name in inner:
             part = getattr(network, name)
-            made = nn.ModuleList(map(_folded, part)) if isinstance(part, nn.ModuleList) else _folded(part)
+            made = nn.ModuleList(map(_folded, part)).eval() if isinstance(part, nn.ModuleList) else _folded(part)
             setattr(network, name, made)
         return network
     if any(isinstance(m, BATCH_NORMS) for m in network.modules()):

@@ -8,7 +8,7 @@ from typing import Any
 
 from heatprint.report.charts import BarChart, LineChart, histogram, query_curve
 from heatprint.report.read import Run
-from heatprint.report.tables import Share, is_control, ordered_attacks, strong_attacks
+from heatprint.report.tables import Share, is_control, ordered_attacks, plain, setting, strong_attacks
 
 STEP_UNITS = {"fgsm": "first gain that flips the label, in levels of 1/255", "one-pixel": "generation of the success"}
 
@@ -63,7 +63,7 @@ def cards(run: Run) -> list[Card]:
         spec, measured = run.settings["attacks"].get(name, {}), run.metrics["attacks"].get(name) or {}
         taxonomy = dict(spec.get("taxonomy") or {})
         unit = STEP_UNITS.get(spec.get("method", name), "step of the first success")
-        settings = ", ".join(f"{key} = {_setting(value)}" for key, value in (spec.get("settings") or {}).items())
+        settings = ", ".join(f"{key} = {setting(value)}" for key, value in (spec.get("settings") or {}).items())
         found.append(
             Card(
                 title=run.attack_title(name),
@@ -108,25 +108,13 @@ def _facts(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     ):
         median = (row.get(key) or {}).get("median")
         if median is not None:
-            facts.append((title, f"{_plain(median)} {unit}"))
+            facts.append((title, f"{plain(median)} {unit}"))
     median = (row.get("step") or {}).get("median")
     if median is not None and median >= 0:
-        facts.append(("median first success", f"step {_plain(median)}"))
+        facts.append(("median first success", f"step {plain(median)}"))
     for key, title in (("forwards", "forward passes"), ("backwards", "backward passes")):
         if row.get(key) is not None and tried:
             facts.append((f"{title} per attacked image", f"{row[key] / tried:,.1f} ({row[key]:,} in all)"))
     for key, count in (row.get("trace") or {}).items():
         facts.append((TRACES.get(key, key), f"{count:,} of {tried:,} attacked images"))
     return facts
-
-
-def _setting(value: Any) -> str:
-    """A setting; sizes that are whole levels of the 8-bit lattice read k/255."""
-    levels = value * 255 if isinstance(value, float) else 0.0
-    return f"{round(levels)}/255" if 0 < levels <= 255 and abs(levels - round(levels)) < 1e-6 else _plain(value)
-
-
-def _plain(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"

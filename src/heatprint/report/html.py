@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 from heatprint.report.artefact import section
 from heatprint.report.atlas import atlas
 from heatprint.report.before_after import comparisons, heads
+from heatprint.report.bought import bought
 from heatprint.report.cards import cards
 from heatprint.report.charts import training_charts
 from heatprint.report.figures import attack_strips, before_after_strips, clean_strips
@@ -19,7 +20,7 @@ from heatprint.report.maps import MOST_CLASSES, embedded, plots
 from heatprint.report.pages import policy, templates
 from heatprint.report.pictures import COLOUR_MAP, bar_uri
 from heatprint.report.read import Run
-from heatprint.report.summary import attacked, bought, key_figures, listed
+from heatprint.report.summary import attacked, key_figures, listed, withstood
 from heatprint.report.tables import arm_table, error_tables, mixture_table, settings_tables, studied_attacks
 
 
@@ -35,6 +36,7 @@ def _content(run: Run) -> dict[str, Any]:
         "run": run,
         "class_names": listed(run.classes),
         "lead": attacked(run),
+        "withstood": withstood(run),
         "bought": bought(run),
         "key_figures": key_figures(run),
         "mixture": mixture_table(run),

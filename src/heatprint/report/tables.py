@@ -37,6 +37,7 @@ class AttackRow:
     """What one attack means to one arm, in the parts the mixture hides."""
 
     attack: str
+    mixture: Share | None
     static: Share | None
     success: Share | None
     reattacked: Share | None
@@ -44,13 +45,29 @@ class AttackRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRow:
-    """One arm: clean, one row per attack, and the strong attack."""
+    """One arm: clean, one row per attack, and what stands after the attacks made against these very weights.
+
+    Attributes:
+        title: Its name.
+        clean: Right, of all clean test images.
+        attacks: One row each.
+        strong_attack: Title of the strong attack.
+        strong: Right after it.
+        adaptive: Right after it and after the same with gradients led past what gives none.
+        needs_adaptive: Whether the arm has such a part; a run of an older version does not say, which counts as yes.
+        worst: Right after every attack, image by image.
+        worst_of: Titles of those attacks.
+    """
 
     title: str
     clean: Share | None
     attacks: tuple[AttackRow, ...]
     strong_attack: str | None
     strong: Share | None
+    adaptive: Share | None
+    needs_adaptive: bool
+    worst: Share | None
+    worst_of: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +92,15 @@ def mixture_table(run: Run) -> list[MixtureRow]:
 
 
 def arm_table(run: Run) -> list[ArmRow]:
-    """Clean, old adversarials, renewed attack and strong attack, arm by arm."""
+    """Clean, mixture, old adversarials, renewed attack, strong and adaptive attack and worst case, arm by arm."""
     rows = []
     for arm in run.metrics["arms"]:
-        strong = arm.get("strong") or {}
+        strong, worst = arm.get("strong") or {}, arm.get("worst") or {}
         name = strong.get("attack")
         attacks = tuple(
             AttackRow(
                 attack=run.attack_title(attack),
+                mixture=arm["attacks"][attack].get("mixture"),
                 static=arm["attacks"][attack].get("static"),
                 success=arm["attacks"][attack].get("success"),
                 reattacked=arm["attacks"][attack].get("reattacked"),
@@ -95,8 +113,12 @@ def arm_table(run: Run) -> list[ArmRow]:
                 title=run.arm_title(arm["name"]),
                 clean=arm.get("clean"),
                 attacks=attacks,
-                strong_attack=run.attack_title(name) if name else None,
+                strong_attack=sized(run, name) if name else None,
                 strong=strong.get("robust"),
+                adaptive=(arm.get("adaptive") or {}).get("standing"),
+                needs_adaptive=not name or arm.get("adaptive", {}) is not None,
+                worst=worst.get("standing"),
+                worst_of=tuple(map(run.attack_title, worst.get("attacks") or ())),
             )
         )
     return rows
@@ -121,6 +143,25 @@ def is_control(run: Run, attack: str) -> bool:
     """Whether an "attack" is only a control: noise that knows nothing of the model."""
     taxonomy = run.settings["attacks"].get(attack, {}).get("taxonomy") or {}
     return bool(taxonomy.get("knowledge") == "none" or taxonomy.get("paper") == "control")
+
+
+def sized(run: Run, attack: str) -> str:
+    """Title of an attack and how far it may go, since attacks of different radii cannot be compared by name."""
+    eps = (run.settings["attacks"].get(attack, {}).get("settings") or {}).get("eps")
+    return run.attack_title(attack) + (f" at {setting(eps)}" if isinstance(eps, float) else "")
+
+
+def setting(value: Any) -> str:
+    """A setting; sizes that are whole levels of the 8-bit lattice read k/255."""
+    levels = value * 255 if isinstance(value, float) else 0.0
+    return f"{round(levels)}/255" if 0 < levels <= 255 and abs(levels - round(levels)) < 1e-6 else plain(value)
+
+
+def plain(value: Any) -> str:
+    """A value in few digits."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"
 
 
 def strong_attacks(run: Run) -> list[str]:

@@ -131,7 +131,7 @@ def gather(classifier: Classifier, batch: Batch, trial: Trial, store: Store, *, 
                     piece.pixels,
                     piece.labels,
                 ),
-                lambda piece=piece: to_part(_tried(classifier, piece, trial, seed), classifier.classes),  # type: ignore[misc]
+                lambda piece=piece: to_part(run_trial(classifier, piece, trial, seed), classifier.classes),  # type: ignore[misc]
             )
             done.append(from_part(part, piece))
             progress(int(rows[-1]) + 1, len(chosen), f"{sum(int(d.success.sum()) for d in done)} successes so far")
@@ -146,7 +146,7 @@ def _chosen(classifier: Classifier, batch: Batch, trial: Trial) -> Tensor:
     return reach.argsort(descending=True, stable=True)[: trial.images]  # in this order: more images keep their parts
 
 
-def _tried(classifier: Classifier, piece: Batch, trial: Trial, seed: int) -> Attacked:
+def run_trial(classifier: Classifier, piece: Batch, trial: Trial, seed: int) -> Attacked:
     """One attack; or the smallest radius of a ladder at which it succeeds, the largest where none does."""
     criterion = Criterion(margin=trial.margin)
     if not trial.ladder:

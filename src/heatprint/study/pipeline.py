@@ -9,10 +9,11 @@ from pathlib import Path
 
 from heatprint.core.store import Store
 from heatprint.report import report
+from heatprint.study.checks import same_study
 from heatprint.study.progress import SILENT, Logged, Watch
 from heatprint.study.recipe import Recipe
 from heatprint.study.results import metrics, run_card
-from heatprint.study.steps import Lab, same_study
+from heatprint.study.steps import Lab
 
 
 def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:

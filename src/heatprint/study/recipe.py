@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from heatprint.attacks import ATTACKS
 from heatprint.attacks.ledger import Budget
 from heatprint.core.errors import HeatprintError, InvalidInput, UnknownName
 from heatprint.core.goals import Criterion
-from heatprint.core.protocols import Attack, Embedder, Explainer, Signer
+from heatprint.core.protocols import Attack, Defence, Embedder, Explainer, Signer
 from heatprint.core.registry import validated
+from heatprint.defences import DEFENCES
 from heatprint.defences.retrain import FINE_TUNE
 from heatprint.explainers import EXPLAINERS
 from heatprint.models import zoo
 from heatprint.models.train import Training
 from heatprint.signatures import CLUSTERERS, EMBEDDERS, SIGNERS, Clusterer
+from heatprint.study.artefact import CARRIERS
 from heatprint.study.atlas import Exploring
 from heatprint.study.lines import line_of
 
 RECIPES = "heatprint.study.recipes"
+OTHER_MODELS = ("clear", "clean_control", *CARRIERS)
+"""Models of a study that are no defence of the recipe; and there are those called ``ATTACK_immune``."""
 
 
 class _Table(BaseModel):
@@ -89,6 +94,21 @@ class AttackTable(MethodTable):
             Criterion(margin=self.margin, probability=self.probability),
             Budget(forwards=self.forwards, backwards=self.backwards),
         )
+
+
+class DefenceTable(MethodTable):
+    """A defence that becomes an arm of the study beside the immune models, under a name of its own."""
+
+    name: str
+
+    @model_validator(mode="after")
+    def _valid(self) -> DefenceTable:
+        self.make()
+        return self
+
+    def make(self) -> Defence:
+        """The defence."""
+        return DEFENCES.make(self.method, **self.settings)
 
 
 class ExplainerTable(MethodTable):
@@ -179,6 +199,7 @@ class Recipe(_Table):
     explainer: ExplainerTable = ExplainerTable()
     map: MapTable = MapTable()
     retraining: RetrainingTable = RetrainingTable()
+    defences: tuple[DefenceTable, ...] = ()
     examples: int = Field(3, ge=1, le=20)
     pairs: int = Field(50, ge=0)
     atlas: AtlasTable = AtlasTable()
@@ -197,9 +218,41 @@ class Recipe(_Table):
             raise ValueError("'clean' is what the unattacked images are called; give the attack another name")
         if len(set(names)) != len(names):
             raise ValueError(f"attack names must differ, got {', '.join(names)}")
-        if any(not n.replace("-", "").replace("_", "").isalnum() for n in names):
+        if not all(map(_names_folder, names)):
             raise ValueError(f"attack names become folder names: letters, digits, - and _ only; got {', '.join(names)}")
         return self
+
+    @model_validator(mode="after")
+    def _valid_defences(self) -> Recipe:
+        """Each defence has a name that no other arm has, and what it learns from is there."""
+        learnable = {a.name for a in self.attacks if a.train}
+        for number, table in enumerate(self.defences):
+            unknown = [a for a in getattr(table.make(), "attacks", ()) if a not in learnable]
+            if table.name in OTHER_MODELS or table.name.endswith("_immune"):
+                told = f"{table.name!r} is what another model of a study is called; give the defence another name"
+            elif table.name in [other.name for other in self.defences[:number]]:
+                told = f"another defence is called {table.name!r}; names must differ"
+            elif not _names_folder(table.name):
+                told = f"the name {table.name!r} becomes a folder's: letters, digits, - and _ only"
+            elif unknown:
+                told = (
+                    f"{table.name} learns from {', '.join(unknown)}, which is no attack with train = how many training "
+                    f"images to attack; those are {', '.join(sorted(learnable)) or 'none'}"
+                )
+            else:
+                continue
+            raise _mistake(told, ("defences", number))
+        return self
+
+
+def _names_folder(name: str) -> bool:
+    return name.replace("-", "").replace("_", "").isalnum()
+
+
+def _mistake(told: str, place: tuple[str | int, ...]) -> ValidationError:
+    """An error at a place inside the recipe, which a validator of the whole cannot name otherwise."""
+    error = InitErrorDetails(type=PydanticCustomError("recipe", "{told}", {"told": told}), loc=place, input={})
+    return ValidationError.from_exception_data("Recipe", [error])
 
 
 def recipe_names() -> list[str]:
@@ -273,6 +326,7 @@ def _fields(loc: tuple[Any, ...]) -> list[str]:
         "data": DataTable,
         "attacks": AttackTable,
         "strong": AttackTable,
+        "defences": DefenceTable,
         "explainer": ExplainerTable,
         "map": MapTable,
         "retraining": RetrainingTable,

@@ -13,8 +13,8 @@ from heatprint.attacks import attack, attack_every_target
 from heatprint.attacks.ledger import Tally
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
-from heatprint.core.errors import HeatprintError, InvalidInput, StoreError
-from heatprint.core.protocols import Progress
+from heatprint.core.errors import HeatprintError, InvalidInput
+from heatprint.core.protocols import Defence, Progress
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Attacked, Batch, PlanLine
 from heatprint.data.planted import Carriers, Planted, draw_planted
@@ -23,15 +23,15 @@ from heatprint.data.splits import sample
 from heatprint.defences import defend
 from heatprint.defences.retrain import Retrain
 from heatprint.evaluation import Arm, evaluate
-from heatprint.explainers import explain
+from heatprint.evaluation.straight import stand_in
 from heatprint.models import load, save, train
 from heatprint.models.checkpoint import CARD
 from heatprint.models.resume import Epoch
-from heatprint.signatures import sign
 from heatprint.study import artefact
 from heatprint.study.atlas import UNITS, measure_border, measure_cards, measure_flows, measure_images
 from heatprint.study.atlas import summarised as summarised_atlas
 from heatprint.study.before_after import chosen_pairs, measured, summarised
+from heatprint.study.checks import rehearse
 from heatprint.study.examples import draw_tiles
 from heatprint.study.places import measure_places
 from heatprint.study.progress import Watch
@@ -40,7 +40,7 @@ from heatprint.study.records import from_part, join_attacked, to_part
 
 VERSION = 2  # raise it when a step's result changes for equal settings
 PART = {"white box": 500, "none": 500, "score": 50, "label": 50}  # images a crash may cost
-
+IMAGES = {"adaptive": "test"}
 
 Trained = tuple[Classifier, Sequence[Epoch]]
 
@@ -98,7 +98,7 @@ class Lab:
     def attack(
         self, classifier: Classifier, batch: Batch, table: AttackTable, split: str, *, of: str = "clear"
     ) -> Attacked:
-        """An attack on the training or test images, in parts."""
+        """An attack on the training or test images, in parts; ``"adaptive"`` is on test images, against a stand-in."""
         method, seed = table.make(), self._recipe.seed
         run = attack_every_target if table.every_target else attack
         criterion, budget = table.rules
@@ -107,7 +107,7 @@ class Lab:
         done: list[Attacked] = []
         taxonomy = method.taxonomy
         size = PART[taxonomy.knowledge] if taxonomy.scope == "image" else max(len(chosen), 1)
-        with self._watch.step(f"{table.title or table.name} on {of}, {split} images") as progress:
+        with self._watch.step(f"{table.title or table.name} on {of}, {IMAGES.get(split, split)} images") as progress:
             for index, rows in enumerate(torch.split(torch.arange(len(chosen)), size)):
                 piece = chosen.take(rows)
                 part = self._store.memo(
@@ -142,24 +142,27 @@ class Lab:
         return join_attacked(done)
 
     def defend(self, clear: Classifier, images: Batch, attacked: Mapping[str, Attacked]) -> list[Classifier]:
-        """The immune models, one per attack that asks for it, and the clean-only control."""
-        table = self._recipe.retraining
-        arms: dict[str, tuple[str, ...]] = {"clean_control": ()} if table.control else {}
-        arms |= {f"{a.name}_immune": (a.name,) for a in self._recipe.attacks if a.retrain}
+        """The clean-only control, the immune models, one per attack that asks for it, and the recipe's defences."""
+        recipe, table = self._recipe, self._recipe.retraining
+        methods: dict[str, Defence] = {"clean_control": Retrain(training=table.training)} if table.control else {}
+        methods |= {
+            f"{a.name}_immune": Retrain(attacks=(a.name,), training=table.training) for a in recipe.attacks if a.retrain
+        }
+        methods |= {d.name: d.make() for d in recipe.defences}
         made = []
-        for name, attacks in arms.items():
-            method = Retrain(attacks=attacks, training=table.training)
-            seen = [attacked[a].adversarial.pixels for a in attacks], [attacked[a].success for a in attacks]
-            key = digest(VERSION, clear.digest, method, self._recipe.seed, *_identity(images), *seen)
+        for name, method in methods.items():
+            known = {a: attacked[a] for a in getattr(method, "attacks", ())}
+            seen = [hit.adversarial.pixels for hit in known.values()], [hit.success for hit in known.values()]
+            key = digest(VERSION, clear.digest, method, recipe.seed, *_identity(images), *seen)
 
-            def make(progress: Progress, name: str = name, method: Retrain = method) -> Trained:
+            def make(progress: Progress, name: str = name, method: Defence = method) -> Trained:
                 safe = defend(
                     clear,
                     images,
                     method,
                     attacked=attacked,
                     name=name,
-                    seed=self._recipe.seed,
+                    seed=recipe.seed,
                     checkpoint=self._checkpoint(name),
                     progress=progress,
                 )
@@ -171,17 +174,28 @@ class Lab:
     def evaluate(
         self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked], *, is_first: bool
     ) -> dict[str, Any]:
-        """An arm's columns: the old adversarials, the attacks made anew against it, and the strong attack."""
-        arm = classifier.name
+        """An arm's columns: old adversarials, attacks made anew, the strong one, that one past blocked gradients."""
+        arm, recipe = classifier.name, self._recipe
         new = (
             dict(old)
             if is_first
-            else {a.name: self.attack(classifier, test, a, "test", of=arm) for a in self._recipe.attacks}
+            else {a.name: self.attack(classifier, test, a, "test", of=arm) for a in recipe.attacks}
         )
-        strong = self.attack(classifier, test, self._recipe.strong, "test", of=arm)
+        strong = self.attack(classifier, test, recipe.strong, "test", of=arm)
+        passable = stand_in(classifier, test)
+        adaptive = self.attack(passable, test, recipe.strong, "adaptive", of=arm) if passable else None
+        controls = {a.name for a in recipe.attacks if a.make().taxonomy.knowledge == "none"}
         with self._watch.step(f"evaluation of {arm}"):
             card = evaluate(
-                Arm(classifier=classifier, test=test, old=old, new=new, strong=(self._recipe.strong.name, strong))
+                Arm(
+                    classifier=classifier,
+                    test=test,
+                    old=old,
+                    new=new,
+                    strong=(recipe.strong.name, strong),
+                    adaptive=adaptive,
+                    controls=controls,
+                )
             )
         notes = json.loads((self._store.root / "models" / arm / CARD).read_bytes())["notes"]
         return card | {"title": arm.replace("_", " "), "training": notes["history"]}
@@ -309,59 +323,6 @@ class Lab:
                 save(trained, folder, notes={"key": key, "history": [e.told() for e in history]})
                 self._checkpoint(name).unlink(missing_ok=True)
             return load(folder, name=name).to(self.device)
-
-
-def rehearse(classifier: Classifier, recipe: Recipe) -> None:
-    """Meet on one grey image what would otherwise end the study after an hour: sizes, rules, layers.
-
-    Raises:
-        InvalidInput: The network cannot take images of a training stage's size, or there is no such layer.
-        Unsupported: The explainer has no rule for one of its operations.
-    """
-    stages = {size for t in (recipe.training, recipe.retraining.training) for _, size in t.stages}
-    for size in sorted(stages):
-        try:
-            with torch.no_grad():
-                classifier.network(torch.zeros(2, 3, size, size, device=classifier.device))
-        except (RuntimeError, AssertionError) as error:
-            raise InvalidInput(
-                f"training: stages has size {size}, which {recipe.architecture} for images of {recipe.data.size} "
-                f"pixels cannot take ({error}). Write {recipe.data.size}."
-            ) from error
-    pixels = torch.full((1, 3, recipe.data.size, recipe.data.size), 128, dtype=torch.uint8)
-    grey = Batch(ids=("grey",), pixels=pixels, labels=torch.zeros(1, dtype=torch.long))
-    explain(classifier, grey, recipe.explainer.make())
-    sign(classifier, grey, recipe.map.signer())
-
-
-def same_study(store: Store, recipe: Recipe) -> None:
-    """Refuse a folder that holds another study; where the images lie, on what device, and the atlas may differ.
-
-    The atlas is the last that is computed, and nothing else depends on it: its table may be mended without a new study.
-
-    Raises:
-        StoreError: The folder was begun with another recipe or seed.
-    """
-    path = store.root / "recipe.json"
-    whole = json.loads(recipe.model_dump_json(exclude={"device": True, "data": {"source"}}))
-    if path.exists() and _before_atlas(_with_defaults(json.loads(path.read_bytes()))) != _before_atlas(whole):
-        raise StoreError(
-            f"study: {store.root} holds a study of another recipe or seed, which would be overwritten. "
-            "Name another folder, or delete this one."
-        )
-    write_json(path, whole)
-
-
-def _with_defaults(written: Any) -> Any:
-    """A recipe as an older version wrote it, with the fields it did not know; itself where it is none."""
-    try:
-        return json.loads(Recipe.model_validate(written).model_dump_json(exclude={"device": True, "data": {"source"}}))
-    except (ValueError, HeatprintError):
-        return written
-
-
-def _before_atlas(recipe: Any) -> Any:
-    return {name: value for name, value in recipe.items() if name != "atlas"} if isinstance(recipe, dict) else recipe
 
 
 def _device(wanted: str) -> torch.device:

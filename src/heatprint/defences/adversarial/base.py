@@ -25,7 +25,7 @@ from heatprint.defences.retrain import FINE_TUNE
 from heatprint.models.lesson import Lesson
 from heatprint.models.train import Training
 
-ADVERSARIAL = replace(FINE_TUNE, stages=((4, 112),))
+ADVERSARIAL = replace(FINE_TUNE, stages=((4, 0),))
 """From trained weights on: few epochs, as in `FINE_TUNE`."""
 
 
@@ -34,7 +34,7 @@ class AdversarialTraining(ABC):
     """A defence that is its own objective: it trains on from the weights it is given, watched.
 
     Attributes:
-        training: The recipe. Its stages must end at the classifier's image size.
+        training: The recipe. Its stages must end at the classifier's image size, which 0 stands for.
         watch: How it is watched, which epoch is kept, what ends it early.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -55,8 +55,13 @@ class MixedTraining(AdversarialTraining):
     def __post_init__(self) -> None:
         check_radius("MixedTraining: eps", self.eps, "linf")
         check_radius("MixedTraining: eps_l2", self.eps_l2, "l2")
-        if not self.kinds or len(set(self.kinds)) != len(self.kinds):
-            raise InvalidInput(f"MixedTraining: kinds = {self.kinds} must be one or more different names.")
+        known = set(get_args(Kind))
+        if not self.kinds or len(set(self.kinds)) != len(self.kinds) or not known.issuperset(self.kinds):
+            raise InvalidInput(
+                f"MixedTraining: kinds = {self.kinds} must be one or more different names of linf, l2 and pixels."
+            )
+        if self.draw not in ("image", "batch"):
+            raise InvalidInput(f"MixedTraining: draw = {self.draw!r} must be 'image' or 'batch'.")
         for name in ("pixels", "tries", "steps"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"MixedTraining: {name} = {getattr(self, name)} must be 1 or more.")

@@ -66,6 +66,8 @@ class Watch:
     def __post_init__(self) -> None:
         if self.steps < 2:
             raise InvalidInput(f"Watch: steps = {self.steps} must be 2 or more: one step is FGSM, watched beside it.")
+        if self.score not in ("pgd", "mean", "last"):
+            raise InvalidInput(f"Watch: score = {self.score!r} must be 'pgd', 'mean' or 'last'.")
         if self.patience < 0:
             raise InvalidInput(f"Watch: patience = {self.patience} must be 0 (never) or a number of epochs.")
         for name in ("gap", "fall"):
@@ -207,10 +209,10 @@ def _check_sizes(classifier: Classifier, held: Batch, training: Training) -> Non
             f"adversarial training: images are {images[0]}x{images[1]}, {classifier.name!r} takes {size}x{size}. "
             f"Load them with size={size}."
         )
-    if last[1] != size:
+    if (last[1] or size) != size:
         raise InvalidInput(
             f"adversarial training: the training ends at {last[1]} px, {classifier.name!r} takes {size}; a radius in "
-            f"resampled images is another one. Write stages ending in ({last[0]}, {size})."
+            f"resampled images is another one. Write stages ending in ({last[0]}, 0)."
         )
 
 

@@ -1,0 +1,122 @@
+"""What each remedy is worth on this very image, by the traces that an attack has left in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from heatprint.core.errors import InvalidInput, StoreError
+from heatprint.detectors import saved
+from heatprint.detectors.heat_print import applied
+from heatprint.detectors.learners import Learner, evenly, learned
+
+NAME = "worth"
+FEWEST = 10  # images that a remedy must get right, and wrong, for anything to be learned about it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Worth:
+    """Probability that each remedy answers an image rightly, learned from images of known history.
+
+    The name of an attack says little about its strength, and one remedy helps against weak steps and another against
+    strong ones. So what is learned is not the remedy of a name, but of the traces themselves: the features by which an
+    identifier names attacks, and for each remedy whether it was right (the algorithm selection problem of Rice 1976).
+
+    Attributes:
+        classifier: Digest of the classifier whose features they are.
+        families: Families of features (`detectors.features`), in the order of the columns.
+        rivals: How many classes behind the predicted one features look at.
+        remedies: R names.
+        learners: Bytes of what was learned about each; empty where the remedy was right, or wrong, nearly always.
+        usual: float64 [R], share of the images it was right about, all kinds alike.
+    """
+
+    classifier: str
+    families: tuple[str, ...]
+    rivals: int
+    remedies: tuple[str, ...]
+    learners: tuple[np.ndarray, ...]
+    usual: np.ndarray
+
+    @classmethod
+    def fit(
+        cls,
+        table: np.ndarray,
+        right: Mapping[str, np.ndarray],
+        kinds: Sequence[str],
+        attacked: np.ndarray,
+        *,
+        classifier: str,
+        families: tuple[str, ...],
+        rivals: int = 1,
+        learner: Learner = "boosting",
+        seed: int = 0,
+    ) -> Worth:
+        """Learn from images of known history.
+
+        Args:
+            table: float32 [N, columns], their features.
+            right: Remedy to bool [N], whether it answers the image rightly.
+            kinds: What was done to each; every kind weighs the same.
+            attacked: bool [N].
+            classifier: Digest of the classifier.
+            families: Of the features.
+            rivals: Of the features.
+            learner: See `detectors.learners.learned`.
+            seed: Of the learner.
+
+        Raises:
+            InvalidInput: No remedies, or tables that do not belong together.
+        """
+        if not right or any(len(own) != len(table) for own in right.values()):
+            raise InvalidInput(
+                f"Worth: {len(table)} images and answers of {len(right)} remedies to others."
+            )
+        weights = evenly(kinds, attacked)
+        learners = [
+            learned(learner, table, own, weights, seed=seed) if FEWEST <= own.sum() <= len(own) - FEWEST
+            else np.empty(0, dtype=np.uint8)
+            for own in right.values()
+        ]  # fmt: skip
+        usual = np.array([np.average(own, weights=weights) for own in right.values()])
+        return cls(classifier=classifier, families=families, rivals=rivals, remedies=tuple(right),
+                   learners=tuple(learners), usual=usual)  # fmt: skip
+
+    def of(self, table: np.ndarray) -> np.ndarray:
+        """Probability that each remedy is right, float64 [N, R], from features [N, columns]."""
+        told = np.tile(self.usual, (len(table), 1))
+        for column, learner in enumerate(self.learners):
+            if len(learner) and len(table):
+                told[:, column] = applied(learner.tobytes()).probabilities(table)[:, 1]
+        return told
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``worth.json`` and ``worth.safetensors`` into a folder."""
+        card = {"classifier": self.classifier, "families": list(self.families), "rivals": self.rivals,
+                "remedies": list(self.remedies)}  # fmt: skip
+        kept = {f"learner.{row}": learner for row, learner in enumerate(self.learners) if len(learner)}
+        saved.write(Path(folder), NAME, card, kept | {"usual": self.usual})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Worth:
+        """What `save` wrote.
+
+        Raises:
+            StoreError: The folder holds none, or a damaged one.
+        """
+        card, arrays = saved.read(Path(folder), NAME)
+        try:
+            remedies = tuple(card["remedies"])
+            empty = np.empty(0, dtype=np.uint8)
+            return cls(
+                classifier=card["classifier"], families=tuple(card["families"]), rivals=int(card["rivals"]),
+                remedies=remedies, usual=arrays["usual"],
+                learners=tuple(arrays.get(f"learner.{row}", empty) for row in range(len(remedies))),
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"worth: {folder} holds a damaged card ({error}). Run `defend` again."
+            ) from error

@@ -1,0 +1,165 @@
+"""The closed loop in numbers: was the adviser's choice the best one, and what is routing worth?
+
+Everything here looks at images whose history is known. What remedies are worth is learned from some source images and
+judged on others, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from heatprint.core.streams import stream
+from heatprint.defences.advice import CLEAN, Evidence
+from heatprint.detectors.examples import MISTAKEN
+from heatprint.evaluation.shares import share
+
+NATURAL = (CLEAN, MISTAKEN)  # kinds that are clean images, right or wrong
+DRAWS = 500  # of the bootstrap over source images
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What every remedy said of images of known history.
+
+    Attributes:
+        kinds: [N], what was done to each.
+        names: [N], what an identifier is to call it.
+        sources: [N], id of the clean image each comes from.
+        attacked: bool [N].
+        right: Remedy to bool [N].
+    """
+
+    kinds: np.ndarray
+    names: np.ndarray
+    sources: np.ndarray
+    attacked: np.ndarray
+    right: Mapping[str, np.ndarray]
+
+    def take(self, rows: np.ndarray) -> Answers:
+        """These rows."""
+        return Answers(
+            kinds=self.kinds[rows], names=self.names[rows], sources=self.sources[rows], attacked=self.attacked[rows],
+            right={name: right[rows] for name, right in self.right.items()},
+        )  # fmt: skip
+
+
+def evidence_of(answers: Answers, seconds: Mapping[str, float], *, plain: str) -> Evidence:
+    """What remedies were worth: of every name the mean over its kinds, of clean images the share of all.
+
+    Args:
+        answers: On images that nothing is judged with.
+        seconds: Remedy to time per image.
+        plain: The remedy that is none.
+    """
+    names = tuple(sorted(set(answers.names.tolist())))
+    rows = {name: _groups(answers, name) for name in names}
+    return Evidence(
+        remedies=tuple(answers.right),
+        kinds=names,
+        right=np.array([[np.mean([right[some].mean() for some in rows[name]]) for name in names]
+                        for right in answers.right.values()]),
+        images=np.array([sum(map(len, rows[name])) for name in names]),
+        seconds=np.array([seconds[remedy] for remedy in answers.right]),
+        plain=plain,
+    )  # fmt: skip
+
+
+def _groups(answers: Answers, name: str) -> list[np.ndarray]:
+    """Rows of each kind that has this name; clean images are one kind, right or wrong."""
+    inside = answers.names == name
+    kinds = np.where(np.isin(answers.kinds, NATURAL), CLEAN, answers.kinds)
+    return [np.flatnonzero(inside & (kinds == kind)) for kind in np.unique(kinds[inside])]
+
+
+def adviser_cells(answers: Answers, advised: Mapping[str, str], *, prior: float = 0.5) -> list[dict[str, Any]]:
+    """For every attack, as if a folder of it had come in: what was advised, and what would have been best.
+
+    Args:
+        answers: On the test part.
+        advised: Kind of attack to the remedy advised for a folder of it, by what other source images taught.
+        prior: Share of attacked images that remedies are judged by.
+
+    Returns:
+        One row per kind with ``"advised"``, ``"best"``, ``"hit"`` and ``"regret"``, the share of right answers that
+        the advised remedy gives away, all by the test part; ``"hit"`` also where the two are equally good.
+    """
+    natural = np.isin(answers.kinds, NATURAL)
+    told = []
+    for kind, remedy in advised.items():
+        rows = answers.kinds == kind
+        worth = {
+            name: prior * right[rows].mean() + (1 - prior) * right[natural].mean()
+            for name, right in answers.right.items()
+        }
+        best = max(worth, key=lambda name: worth[name])
+        regret = float(worth[best] - worth[remedy])
+        told.append(
+            {
+                "kind": kind,
+                "images": int(rows.sum()),
+                "advised": remedy,
+                "best": best,
+                "hit": regret < 1e-9,
+                "regret": round(regret, 6),
+                "attacked": {name: share(right[rows].sum(), int(rows.sum())) for name, right in answers.right.items()},
+            }
+        )
+    return told
+
+
+def routed_table(answers: Answers, routed: np.ndarray, rejected: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+    """Routing beside every single remedy: on clean images, on each attack, and on all of them at once.
+
+    ``"union"`` counts a source image as right only if it is answered rightly clean and in every attacked copy that
+    fooled the undefended classifier: the worst case per image, not the mean of attacks. ``"mean"`` is that mean.
+
+    Args:
+        answers: On the test part.
+        routed: bool [N], where routing was right; a rejected image is not.
+        rejected: bool [N].
+        seed: Of the bootstrap.
+
+    Returns:
+        ``"systems"``: name (``"routed"`` among them) to ``"clean"``, ``"union"``, ``"mean"`` and ``"kinds"``;
+        ``"lead"`` of routing over the best single remedy, by ``"union"`` and by ``"mean"``, with the 95 % interval of
+        a bootstrap over source images; ``"rejected"``: clean and attacked images that were turned away.
+    """
+    natural = np.isin(answers.kinds, NATURAL)
+    sources, where = np.unique(answers.sources, return_inverse=True)
+    judged_by = natural | answers.attacked  # changes without aim are no attack
+    systems, held = {}, {}
+    for name, right in {**answers.right, "routed": routed}.items():
+        held[name] = np.ones(len(sources), dtype=bool)
+        np.logical_and.at(held[name], where[judged_by], right[judged_by])
+        systems[name] = _judged(answers, right, natural) | {"union": share(int(held[name].sum()), len(sources))}
+    best = max(answers.right, key=lambda name: int(held[name].sum()))
+    by_mean = max(answers.right, key=lambda name: float(systems[name]["mean"]))
+    gap = held["routed"].astype(float) - held[best]
+    rng = stream(seed, "routing")
+    drawn = [float(gap[rng.integers(0, len(gap), len(gap))].mean()) for _ in range(DRAWS)]
+    return {
+        "systems": systems,
+        "lead": {
+            "union": {"over": best, "lead": round(float(gap.mean()), 6),
+                      "low": round(float(np.quantile(drawn, 0.025)), 6),
+                      "high": round(float(np.quantile(drawn, 0.975)), 6)},
+            "mean": {"over": by_mean, "lead": round(systems["routed"]["mean"] - systems[by_mean]["mean"], 6)},
+        },
+        "rejected": {
+            "clean": share(int(rejected[natural].sum()), int(natural.sum())),
+            "attacked": share(int(rejected[answers.attacked].sum()), int(answers.attacked.sum())),
+        },
+    }  # fmt: skip
+
+
+def _judged(answers: Answers, right: np.ndarray, natural: np.ndarray) -> dict[str, Any]:
+    kinds = {str(kind): answers.kinds == kind for kind in np.unique(answers.kinds[answers.attacked])}
+    return {
+        "clean": share(int(right[natural].sum()), int(natural.sum())),
+        "mean": round(float(np.mean([right[rows].mean() for rows in kinds.values()])), 6),
+        "kinds": {kind: share(int(right[rows].sum()), int(rows.sum())) for kind, rows in kinds.items()},
+    }
