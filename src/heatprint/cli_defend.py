@@ -34,9 +34,7 @@ def defend(
     fpr: Annotated[float, typer.Option(help="Share of images left alone that may be flagged: 0.05 or 0.01.")] = 0.05,
     images: Annotated[int, typer.Option(min=10, help="Test images that are attacked anew.")] = 100,
     limit: Annotated[int | None, typer.Option(min=50, help="As `detect` was given.")] = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="Also attack the routing: slow.")
-    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Also attack the routing: slow.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> None:
     """Close the loop: from identified attack to proven defence."""

@@ -86,9 +86,7 @@ class Router:
             raise InvalidInput(f"Router: reject = {self.reject} must be 0 (never) to 1.")
         missing = sorted(set(self.worth.remedies) - set(self.remedies))
         if missing:
-            raise InvalidInput(
-                f"Router: of {', '.join(missing)} it is known what they are worth, but they are gone."
-            )
+            raise InvalidInput(f"Router: of {', '.join(missing)} it is known what they are worth, but they are gone.")
         if self.worth.classifier != self.classifier.digest:
             raise InvalidInput("Router: what remedies are worth was learned for another classifier; learn it again.")
 

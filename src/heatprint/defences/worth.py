@@ -72,9 +72,7 @@ class Worth:
             InvalidInput: No remedies, or tables that do not belong together.
         """
         if not right or any(len(own) != len(table) for own in right.values()):
-            raise InvalidInput(
-                f"Worth: {len(table)} images and answers of {len(right)} remedies to others."
-            )
+            raise InvalidInput(f"Worth: {len(table)} images and answers of {len(right)} remedies to others.")
         weights = evenly(kinds, attacked)
         learners = [
             learned(learner, table, own, weights, seed=seed) if FEWEST <= own.sum() <= len(own) - FEWEST
@@ -117,6 +115,4 @@ class Worth:
                 learners=tuple(arrays.get(f"learner.{row}", empty) for row in range(len(remedies))),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"worth: {folder} holds a damaged card ({error}). Run `defend` again."
-            ) from error
+            raise StoreError(f"worth: {folder} holds a damaged card ({error}). Run `defend` again.") from error
