@@ -15,65 +15,60 @@ from typer.testing import CliRunner
 
 from heatprint.cli import app
 from heatprint.core.errors import InvalidInput, StoreError, UnknownName
-from heatprint.defences.advice import Evidence, advise, shares_of
+from heatprint.core.store import Store
+from heatprint.defences.advice import Cost, advise, shares_of
 from heatprint.defences.route import REJECTED, Router, restored
 from heatprint.defences.worth import Worth
 from heatprint.detectors.features.table import measure
 from heatprint.detectors.locator import locate
-from heatprint.evaluation.routing import Answers, adviser_cells, evidence_of, routed_table
+from heatprint.evaluation.routing import Answers, adviser_cells, evidence, routed_table
 from heatprint.models import wrap
-from heatprint.study.candidates import read_candidates
+from heatprint.study.candidates import Candidate, made, read_candidates
+from heatprint.study.progress import SILENT
+from heatprint.testing import labelled_batch
 
-KINDS = ("clean", "one-pixel", "pgd")
 SHARES = st.floats(0, 1, allow_nan=False)
-
-
-def evidence(right: list[list[float]], seconds: tuple[float, ...] = (), names: tuple[str, ...] = ()) -> Evidence:
-    names = names or ("clear", "median", "hardened")[: len(right)]
-    return Evidence(remedies=names, kinds=KINDS, right=np.array(right), images=np.full(len(KINDS), 50),
-                    seconds=np.array(seconds or [1.0] * len(names)), plain="clear")  # fmt: skip
+NAMES = ("clear", "median", "hardened")
 
 
 # --- advice -----------------------------------------------------------------------------------------------
 
 
+def costs(clean: list[float], seconds: tuple[float, ...] = (1.0, 1.0, 1.0)) -> dict[str, Cost]:
+    return {name: Cost(clean=c, seconds=s) for name, c, s in zip(NAMES, clean, seconds, strict=True)}
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(SHARES, min_size=3, max_size=3), min_size=3, max_size=3),
-       st.tuples(SHARES, SHARES).filter(lambda two: sum(two) > 1e-3), SHARES)  # fmt: skip
-def test_the_first_choice_is_the_best_of_a_slow_search_up_to_half_a_point(right, weights, prior):
-    known = evidence(right)
-    shares = dict(zip(("one-pixel", "pgd"), weights, strict=True))
-    ranked = advise(known, shares, prior=prior)
-    slow = [(1 - prior) * row[0] + prior * (weights[0] * row[1] + weights[1] * row[2]) / sum(weights) for row in right]
-    assert sorted(one.remedy for one in ranked) == sorted(known.remedies)
-    assert ranked[0].expected >= max(slow) - 0.005 - 1e-9
-    for one in ranked:
-        at = known.remedies.index(one.remedy)
+@given(st.lists(SHARES, min_size=3, max_size=3), st.lists(SHARES, min_size=3, max_size=3), SHARES)
+def test_the_first_choice_is_the_best_of_a_slow_search_up_to_half_a_point(attacked, clean, prior):
+    advice = advise(dict(zip(NAMES, attacked, strict=True)), costs(clean), plain="clear", prior=prior)
+    slow = [prior * a + (1 - prior) * c for a, c in zip(attacked, clean, strict=True)]
+    assert sorted(one.remedy for one in advice) == sorted(NAMES)
+    assert advice[0].expected >= max(slow) - 0.005 - 1e-9
+    for one in advice:
+        at = NAMES.index(one.remedy)
         assert one.expected == pytest.approx(slow[at])
-        assert one.gain == pytest.approx(one.attacked - ranked[[r.remedy for r in ranked].index("clear")].attacked)
-        assert one.cost == pytest.approx(right[0][0] - right[at][0])
+        assert one.gain == pytest.approx(attacked[at] - attacked[0])
+        assert one.loss == pytest.approx(clean[0] - clean[at])
 
 
 def test_of_equally_good_remedies_the_faster_comes_first_and_a_better_one_before_both():
-    known = evidence([[0.9, 0.0, 0.0], [0.9, 0.8, 0.8], [0.9, 0.802, 0.8]], (1.0, 3.0, 2.0))
-    assert [one.remedy for one in advise(known, {"pgd": 1.0})] == ["hardened", "median", "clear"]
-    known = evidence([[0.9, 0.0, 0.0], [0.9, 0.8, 0.9], [0.9, 0.8, 0.8]], (1.0, 3.0, 2.0))
-    assert advise(known, {"pgd": 1.0})[0].remedy == "median"
+    same = {"clear": 0.0, "median": 0.8, "hardened": 0.804}
+    order = [one.remedy for one in advise(same, costs([0.9] * 3, (1.0, 2.0, 3.0)), plain="clear")]
+    assert order == ["median", "hardened", "clear"]
+    better = {"clear": 0.0, "median": 0.8, "hardened": 0.9}
+    assert advise(better, costs([0.9] * 3, (1.0, 2.0, 3.0)), plain="clear")[0].remedy == "hardened"
+    assert advise(better, costs([0.9] * 3, (1.0, 2.0, 3.0)), plain="clear")[0].slower == 3
 
 
-def test_what_was_not_measured_is_left_out_and_strangers_are_refused():
-    known = evidence([[0.9, 0.1, 0.1], [0.8, 0.7, float("nan")]])
-    assert [one.remedy for one in advise(known, {"pgd": 1.0})] == ["clear"]
-    assert advise(known, {"one-pixel": 1.0})[0].remedy == "median"
-    with pytest.raises(InvalidInput, match="kinds that were measured"):
-        advise(known, {"square": 1.0})
-    with pytest.raises(InvalidInput, match="name no attack"):
-        advise(known, {"clean": 1.0})
+def test_advice_without_sense_is_refused():
+    known = dict.fromkeys(NAMES, 0.5)
     with pytest.raises(InvalidInput, match="prior"):
-        advise(known, {"pgd": 1.0}, prior=1.5)
-    with pytest.raises(InvalidInput, match="it needs images of the kind"):
-        Evidence(remedies=("a",), kinds=("pgd",), right=np.ones((1, 1)), images=np.ones(1), seconds=np.ones(1),
-                 plain="a")  # fmt: skip
+        advise(known, costs([0.9] * 3), plain="clear", prior=1.5)
+    with pytest.raises(InvalidInput, match="worth and cost"):
+        advise({"clear": 1.0}, costs([0.9] * 3), plain="clear")
+    with pytest.raises(InvalidInput, match="worth and cost"):
+        advise(known, costs([0.9] * 3), plain="none")
 
 
 def test_a_folder_is_what_its_images_are_on_average():
@@ -155,6 +150,7 @@ def test_what_remedies_are_worth_is_kept_and_read_without_anything_that_runs(bri
     table = measure(bright, plain([5, 100, 130, 200]), ("margin",))
     worth.save(tmp_path)
     again = Worth.load(tmp_path)
+    assert again.best(bright, plain([120, 125]))[0] == "median"
     np.testing.assert_array_equal(again.of(table), worth.of(table))
     assert (worth.of(table)[:, 0] == 0).all()  # never right: nothing to learn
     assert worth.usual[1] == pytest.approx(1 - worth.usual[2])
@@ -196,11 +192,13 @@ def history() -> Answers:
     )  # fmt: skip
 
 
-def test_evidence_is_the_mean_over_kinds_and_clean_images_are_one_kind():
-    found = evidence_of(history(), {"clear": 1.0, "median": 2.0}, plain="clear")
-    assert found.kinds == ("clean", "noise", "one-pixel", "pgd")
-    np.testing.assert_allclose(found.right, [[3 / 4, 1, 0, 0], [2 / 4, 0, 1, (1 / 2 + 0) / 2]])
-    assert found.images.tolist() == [4, 1, 1, 3]
+def test_evidence_is_counted_by_kind_and_clean_images_are_one_kind():
+    found = evidence(history())
+    counts = {
+        kind: (row["clear"]["count"], row["median"]["count"], row["clear"]["total"]) for kind, row in found.items()
+    }
+    assert counts == {"clean": (3, 2, 4), "noise 2": (1, 0, 1), "one-pixel": (0, 1, 1), "pgd": (0, 1, 2),
+                      "pgd, confident": (0, 0, 1)}  # fmt: skip
 
 
 def test_the_union_is_the_worst_case_of_each_source_and_noise_is_no_attack():
@@ -227,7 +225,7 @@ def test_regret_is_what_the_advised_remedy_gives_away_on_the_test_part():
     assert pgd["regret"] == 0  # (1/2 + 2/4) / 2 against (0 + 3/4) / 2
     assert one_pixel["best"] == "median"
     assert one_pixel["regret"] == pytest.approx((1 + 2 / 4) / 2 - (0 + 3 / 4) / 2)
-    assert pgd["attacked"]["median"]["count"] == 1
+    assert pgd["right"]["count"] == 1
 
 
 # --- the laboratory ---------------------------------------------------------------------------------------
@@ -248,15 +246,47 @@ def test_candidates_are_valid_and_a_mistake_is_told(tmp_path):
     one = '[[candidates]]\nname = "a"\nmethod = "transform"\n'
     with pytest.raises(InvalidInput, match="names one twice"):
         read_candidates(written(one + one))
+    for nothing in ("", "[[candidate]]\n", "candidates = 3\n"):
+        with pytest.raises(InvalidInput, match=r"one table \[\[candidates\]\]"):
+            read_candidates(written(nothing))
     with pytest.raises(InvalidInput, match="Did you mean 'transform'"):
         read_candidates(written(one.replace("transform", "transfrom")))
     with pytest.raises(InvalidInput, match="learns from attacks"):
         read_candidates(written('[[candidates]]\nname = "a"\nmethod = "retrain"\nsettings = { attacks = ["fgsm"] }\n'))
-    for name in ("../a", "clear"):
+    for name in ("../a", "clear", "clean_control", "rejected", "routed", "restored-pixel", "unbiased"):
         with pytest.raises(InvalidInput, match="names a folder"):
             read_candidates(written(one.replace('"a"', f'"{name}"')))
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_candidates(tmp_path / "none.toml")
+
+
+def test_models_are_made_once_and_what_does_not_fit_is_left_out_and_told(tmp_path):
+    from heatprint.models import load, save
+
+    clear = load("vgg-slim", classes=("cats", "dogs"), size=32, seed=0)
+    train = labelled_batch(clear)
+    store = Store(tmp_path)
+    asked = (Candidate(name="median", method="transform"), Candidate(name="mine", method="transform"))
+    save(load("vgg-slim", classes=("cats", "dogs"), size=32, seed=1), tmp_path / "models" / "mine")
+    save(load("vgg-slim", classes=("a", "b", "c"), size=32, seed=1), tmp_path / "models" / "three")
+    for name in ("unbiased", "rejected", "clear"):
+        save(clear, tmp_path / "models" / name)
+    defended, left_out = made(clear, train, asked, store, seed=0, watch=SILENT)
+    assert set(defended) == {"median", "mine"}
+    assert set(left_out) == {"three", "mine (asked for)"}
+    card = tmp_path / "models" / "median" / "card.json"
+    kept = card.stat().st_mtime_ns
+    made(clear, train, asked[:1], store, seed=0, watch=SILENT)
+    assert card.stat().st_mtime_ns == kept
+    weights = tmp_path / "models" / "median" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    (tmp_path / "models" / "mine" / "model.safetensors").write_bytes(b"")
+    defended, left_out = made(clear, train, asked[:1], store, seed=0, watch=SILENT)
+    assert set(defended) == {"median"}  # made again
+    assert left_out["mine"] == "it is damaged"
+    other = load("vgg-slim", classes=("cats", "dogs"), size=32, seed=2)
+    defended, left_out = made(other, train, (), store, seed=0, watch=SILENT)
+    assert "an earlier classifier" in left_out["median"]
 
 
 def test_without_a_model_or_auto_the_command_says_what_to_do(tmp_path):
@@ -284,27 +314,26 @@ def test_the_loop_is_closed_from_the_command_line(laboratory, tmp_path):
     asked = ["defend", "--auto", *common, "--with", "median", "--with", "bits", "--images", "20", "--full"]
     first = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert first.exit_code == 0, first.output
-    for heading in ("What came in", "Advice", "Attacked anew", "Routing by identified attack", "Routing attacked",
-                    "The adviser's record", "Evidence"):  # fmt: skip
+    for heading in ("What came in", "Advice", "Attacked anew", "Routing by identified attack",
+                    "Past detector and identifier", "The adviser's record", "Evidence"):  # fmt: skip
         assert f"## {heading}" in first.output
     told = json.loads((laboratory / "defence.json").read_bytes())
-    assert {"clear", "median", "bits"} <= set(told["anew"])
+    assert {"clear", "median", "bits", "routed"} == set(told["anew"])
     assert told["anew"]["bits"]["past gradients"]
     assert not told["anew"]["clear"]["past gradients"]
     for one in told["anew"].values():
-        single = [*one["attacks"].values(), one["strong"]]
-        assert one["worst"]["count"] <= min(share["count"] for share in single) <= one["clean"]["count"]
+        assert (
+            one["worst"]["count"] <= min(share["count"] for share in one["attacks"].values()) <= one["clean"]["count"]
+        )
+        assert one["clean"]["total"] == 20
     assert told["chosen"] in told["anew"]
     assert set(told["evaded"]) == {"joint", "joint, eps 4", "taken for a benign change"}
     assert (laboratory / "models" / "bits" / "card.json").exists()
     page = (laboratory / "defence.html").read_text()
-    assert "Routing attacked" in page
+    assert "Past detector and identifier" in page
     assert "http" not in page.replace("http-equiv", "").replace("www.w3.org", "")
     again = CliRunner().invoke(app, asked, catch_exceptions=False)
     second = json.loads((laboratory / "defence.json").read_bytes())
-    for timed in (told, second):  # seconds are what they are
-        timed["evidence"].pop("seconds")
-        timed["advice"] = sorted((one["remedy"], one["expected"]) for one in timed["advice"])
     assert again.exit_code == 0
     assert second == told
 

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatprint.cli_inputs import SIZE, Classes, Size, Weights, plain_warnings, read_classifier, watch
-from heatprint.core.errors import InvalidInput, ModelMismatch, StoreError
+from heatprint.cli_inputs import (
+    SIZE,
+    Classes,
+    Size,
+    Weights,
+    check_classes,
+    plain_warnings,
+    read_classifier,
+    watch,
+)
+from heatprint.core.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
     from heatprint.core.classifier import Classifier
@@ -100,9 +109,5 @@ def _images(data: str, classifier: Classifier, count: int, seed: int) -> Batch:
     with watch().step("images") as progress:
         found = load_dataset(data, size=classifier.size, train=len(classifier.classes), test=count, seed=seed,
                              progress=progress)  # fmt: skip
-    if found.classes != classifier.classes:
-        raise ModelMismatch(
-            f"evaluate: {data} has the classes {', '.join(found.classes)}, {classifier.name!r} has "
-            f"{', '.join(classifier.classes)}. Both need the same, in the same order."
-        )
+    check_classes("evaluate", found, classifier)
     return found.test

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from heatprint.cli_forensics import Run, read_attacked, run_model
-from heatprint.cli_inputs import plain_warnings, watch
-from heatprint.core.errors import InvalidInput
+from heatprint.cli_forensics import FITTED, Run, read_attacked, run_model
+from heatprint.cli_inputs import check_classes, plain_warnings, watch
+from heatprint.core.errors import InvalidInput, StoreError
 
 
 def defend(
@@ -49,25 +49,28 @@ def defend(
     from heatprint.models import load
     from heatprint.report.defence import lines, page
     from heatprint.study.candidates import read_candidates
-    from heatprint.study.closed_loop import RESULTS, close_loop
+    from heatprint.study.closed_loop import PAGE, RESULTS, close_loop
     from heatprint.study.corpus import read_trials
 
     classifier = load(run_model(run))
-    made = read_candidates(candidates, only or ())
+    made, tried = read_candidates(candidates, only or ()), read_trials(trials)
+    if not (run / FITTED).is_dir():
+        raise StoreError(
+            f"defend: {run} has no detector. Build it: heatprint detect --benchmark --run {run} --data {data}"
+        )
     came = read_attacked(attacked, classifier) if attacked else None
     with watch().step("images") as progress:
         found = load_dataset(data, size=classifier.size, seed=seed, progress=progress)
+    check_classes("defend", found, classifier)
     with plain_warnings():
         told = close_loop(
             classifier, replace(found, test=found.test.take(sample(found.test, limit))), run, candidates=made,
-            attacked=came, trials=read_trials(trials), prior=prior, reject=reject, fpr=fpr, images=images, full=full,
+            attacked=came, trials=tried, prior=prior, reject=reject, fpr=fpr, images=images, full=full,
             seed=seed, watch=watch(),
         )  # fmt: skip
     for line in lines(told):
         typer.echo(line)
-    for name, why in told["left out"].items():
-        typer.echo(f"\nleft out: {name}: {why}")
-    facts = {"run": run.name, "images": found.name, "seed": str(seed), "heatprint": version("heatprint")}
-    write_atomic(run / "defence.html", page(told, facts=facts))
+    facts = {"run": run.resolve().name, "images": found.name, "seed": str(seed), "heatprint": version("heatprint")}
+    write_atomic(run / PAGE, page(told, facts=facts))
     chosen = run / "models" / told["chosen"]
-    typer.echo(f"\nreport: {run / 'defence.html'}\nnumbers: {run / RESULTS}\nchosen: {chosen}")
+    typer.echo(f"\nreport: {run / PAGE}\nnumbers: {run / RESULTS}\nchosen: {chosen}")

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatprint.cli_inputs import METHOD, plain_warnings, read_images, watch
+from heatprint.cli_inputs import METHOD, check_classes, plain_warnings, read_images, tell_of_resizing, watch
 from heatprint.core.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
     from heatprint.core.classifier import Classifier
     from heatprint.core.values import Batch
+    from heatprint.defences.worth import Worth
     from heatprint.detectors.door import Detector
     from heatprint.detectors.identifier import FittedIdentifier
     from heatprint.detectors.locator import Located
 
 Run = Annotated[Path, typer.Option(help="Run folder of a study; its model `clear` is the one that is guarded.")]
-MODEL, FITTED = "models/clear", "forensics/fitted"
+MODEL, FITTED, WORTH = "models/clear", "forensics/fitted", "defence/fitted"
 NAMED = 0.5  # family probability from which the family is named outright
 SPARSE = ("one-pixel", "few-pixel")
 
@@ -57,6 +58,7 @@ def detect(
     classifier = load(run_model(run))
     with watch().step("images") as progress:
         images = load_dataset(data, size=classifier.size, seed=seed, progress=progress)
+    check_classes("detect", images, classifier)
     chosen = images.test.take(sample(images.test, limit))
     told = forensics(
         classifier, chosen, run, learned=images.train,
@@ -75,6 +77,7 @@ def identify(
     out: Annotated[Path | None, typer.Option(help="Folder for heat maps and restored images.")] = None,
 ) -> None:
     """Say of each image whether it was attacked, by what, and where."""
+    from heatprint.defences.worth import Worth
     from heatprint.detectors import load as load_detector
     from heatprint.detectors.identifier import FittedIdentifier
     from heatprint.models import load
@@ -87,7 +90,8 @@ def identify(
     detector, identifier = load_detector(run / FITTED), FittedIdentifier.load(run / FITTED)
     batch = read_attacked(images, classifier)
     with plain_warnings():
-        for line in _verdicts(classifier, detector, identifier, batch, fpr, out):
+        worth = Worth.load(run / WORTH) if (run / WORTH).is_dir() else None
+        for line in _verdicts(classifier, detector, identifier, worth, batch, fpr, out):
             typer.echo(line)
 
 
@@ -103,16 +107,25 @@ def read_attacked(paths: list[Path], classifier: Classifier) -> Batch:
     """All images, under their own paths."""
     from heatprint.core.values import join
 
-    found = []
+    found, seen = [], set[str]()
     for path in dict.fromkeys(paths):
         batch = read_images(path, classifier, None).batch
+        tell_of_resizing(path, batch, classifier.size)
         names = [str(path if path.is_file() else path / name) for name in batch.ids]
-        found.append(replace(batch, ids=tuple(names)))
+        fresh = [row for row, name in enumerate(names) if name not in seen]  # a file may be named beside its folder
+        seen |= set(names)
+        found.append(replace(batch.take(fresh), ids=tuple(names[row] for row in fresh)))
     return join(found)
 
 
 def _verdicts(
-    classifier: Classifier, detector: Detector, identifier: FittedIdentifier, batch: Batch, fpr: float, out: Path | None
+    classifier: Classifier,
+    detector: Detector,
+    identifier: FittedIdentifier,
+    worth: Worth | None,
+    batch: Batch,
+    fpr: float,
+    out: Path | None,
 ) -> list[str]:
     from heatprint.detectors.locator import locate
     from heatprint.models.predict import predict
@@ -139,6 +152,9 @@ def _verdicts(
             y, x = place.place[row].tolist()
             lines.append(f"  pixel        row {y}, column {x}; repaired, the answer is "
                          f"{classifier.classes[int(place.label[row])]}")  # fmt: skip
+        if worth is not None:
+            remedy, hope = worth.best(classifier, batch.pixels[row : row + 1])
+            lines.append(f"  remedy       {remedy}, expected to be right about such images in {hope:.0%}")
     if out is not None:
         lines += ["", *_drawn(classifier, batch, place, out)]
     return lines[1:]

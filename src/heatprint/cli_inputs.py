@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatprint.core.errors import InvalidInput, UnreadableData
+from heatprint.core.errors import InvalidInput, ModelMismatch, UnreadableData
 
 if TYPE_CHECKING:
     from heatprint.core.classifier import Classifier
     from heatprint.core.protocols import Progress
     from heatprint.core.values import Batch
     from heatprint.data.folder import Loaded
+    from heatprint.data.sources import Dataset
     from heatprint.study.progress import Watch
 
 Model = Annotated[
@@ -73,6 +74,19 @@ def read_images(path: Path, classifier: Classifier, limit: int | None) -> Loaded
     for one in found.skipped:
         typer.echo(f"heatprint: skipped {one.id}: {one.reason}", err=True)
     return found
+
+
+def check_classes(who: str, found: Dataset, classifier: Classifier) -> None:
+    """Refuse images of other classes than the classifier's.
+
+    Raises:
+        ModelMismatch: Their names or their order differ.
+    """
+    if found.classes != classifier.classes:
+        raise ModelMismatch(
+            f"{who}: {found.name} has the classes {', '.join(found.classes)}, {classifier.name!r} has "
+            f"{', '.join(classifier.classes)}. Both need the same, in the same order."
+        )
 
 
 def paired(clean: Batch, attacked: Batch, images: Path, against: Path) -> tuple[Batch, Batch]:

@@ -22,6 +22,7 @@ Remedy = Callable[[Tensor], Tensor]
 
 RESTORED = "restored pixel"
 REJECTED = "rejected"
+ROUTED = "routed"  # what tables call the whole system
 
 
 def answered(classifier: Classifier) -> Remedy:
@@ -71,7 +72,7 @@ class Router:
 
     Attributes:
         classifier: The undefended one, whose features are looked at.
-        remedies: Name to remedy; "none" is one of them.
+        remedies: Name to remedy; the undefended classifier is one of them, too.
         worth: What is known of each, of the same names.
         reject: Probability of a right answer below which an image is turned away, 0 to 1; 0 never turns any away.
     """

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
+from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, StoreError
 from heatprint.detectors import saved
+from heatprint.detectors.door import check_pixels
+from heatprint.detectors.features.table import measure
 from heatprint.detectors.heat_print import applied
-from heatprint.detectors.learners import Learner, evenly, learned
+from heatprint.detectors.learners import evenly, learned
 
 NAME = "worth"
 FEWEST = 10  # images that a remedy must get right, and wrong, for anything to be learned about it
@@ -52,7 +56,6 @@ class Worth:
         classifier: str,
         families: tuple[str, ...],
         rivals: int = 1,
-        learner: Learner = "boosting",
         seed: int = 0,
     ) -> Worth:
         """Learn from images of known history.
@@ -65,7 +68,6 @@ class Worth:
             classifier: Digest of the classifier.
             families: Of the features.
             rivals: Of the features.
-            learner: See `detectors.learners.learned`.
             seed: Of the learner.
 
         Raises:
@@ -75,7 +77,7 @@ class Worth:
             raise InvalidInput(f"Worth: {len(table)} images and answers of {len(right)} remedies to others.")
         weights = evenly(kinds, attacked)
         learners = [
-            learned(learner, table, own, weights, seed=seed) if FEWEST <= own.sum() <= len(own) - FEWEST
+            learned("boosting", table, own, weights, seed=seed) if FEWEST <= own.sum() <= len(own) - FEWEST
             else np.empty(0, dtype=np.uint8)
             for own in right.values()
         ]  # fmt: skip
@@ -90,6 +92,18 @@ class Worth:
             if len(learner) and len(table):
                 told[:, column] = applied(learner.tobytes()).probabilities(table)[:, 1]
         return told
+
+    def best(self, classifier: Classifier, pixels: Tensor) -> tuple[str, float]:
+        """The remedy that is likeliest right about a folder of images, uint8 [N, 3, H, W], and how likely.
+
+        Raises:
+            InvalidInput: Another classifier, or images that do not fit.
+        """
+        if classifier.digest != self.classifier:
+            raise InvalidInput("Worth: it was learned for another classifier; run `heatprint defend` again.")
+        check_pixels(classifier, pixels)
+        told = self.of(measure(classifier, pixels, self.families, rivals=self.rivals)).mean(0)
+        return self.remedies[int(told.argmax())], float(told.max())
 
     def save(self, folder: str | Path) -> None:
         """Write ``worth.json`` and ``worth.safetensors`` into a folder."""

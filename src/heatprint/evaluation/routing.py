@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from heatprint.core.streams import stream
-from heatprint.defences.advice import CLEAN, Evidence
-from heatprint.detectors.examples import MISTAKEN
+from heatprint.detectors.examples import CLEAN, MISTAKEN
 from heatprint.evaluation.shares import share
 
 NATURAL = (CLEAN, MISTAKEN)  # kinds that are clean images, right or wrong
@@ -47,32 +46,12 @@ class Answers:
         )  # fmt: skip
 
 
-def evidence_of(answers: Answers, seconds: Mapping[str, float], *, plain: str) -> Evidence:
-    """What remedies were worth: of every name the mean over its kinds, of clean images the share of all.
-
-    Args:
-        answers: On images that nothing is judged with.
-        seconds: Remedy to time per image.
-        plain: The remedy that is none.
-    """
-    names = tuple(sorted(set(answers.names.tolist())))
-    rows = {name: _groups(answers, name) for name in names}
-    return Evidence(
-        remedies=tuple(answers.right),
-        kinds=names,
-        right=np.array([[np.mean([right[some].mean() for some in rows[name]]) for name in names]
-                        for right in answers.right.values()]),
-        images=np.array([sum(map(len, rows[name])) for name in names]),
-        seconds=np.array([seconds[remedy] for remedy in answers.right]),
-        plain=plain,
-    )  # fmt: skip
-
-
-def _groups(answers: Answers, name: str) -> list[np.ndarray]:
-    """Rows of each kind that has this name; clean images are one kind, right or wrong."""
-    inside = answers.names == name
+def evidence(answers: Answers) -> dict[str, dict[str, Any]]:
+    """Kind of images to remedy to the share that it answers rightly; clean images are one kind, right or wrong."""
     kinds = np.where(np.isin(answers.kinds, NATURAL), CLEAN, answers.kinds)
-    return [np.flatnonzero(inside & (kinds == kind)) for kind in np.unique(kinds[inside])]
+    rows = {str(kind): kinds == kind for kind in np.unique(kinds)}
+    return {kind: {name: share(right[some].sum(), int(some.sum())) for name, right in answers.right.items()}
+            for kind, some in rows.items()}  # fmt: skip
 
 
 def adviser_cells(answers: Answers, advised: Mapping[str, str], *, prior: float = 0.5) -> list[dict[str, Any]]:
@@ -105,7 +84,7 @@ def adviser_cells(answers: Answers, advised: Mapping[str, str], *, prior: float 
                 "best": best,
                 "hit": regret < 1e-9,
                 "regret": round(regret, 6),
-                "attacked": {name: share(right[rows].sum(), int(rows.sum())) for name, right in answers.right.items()},
+                "right": share(answers.right[remedy][rows].sum(), int(rows.sum())),
             }
         )
     return told
@@ -114,8 +93,9 @@ def adviser_cells(answers: Answers, advised: Mapping[str, str], *, prior: float 
 def routed_table(answers: Answers, routed: np.ndarray, rejected: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
     """Routing beside every single remedy: on clean images, on each attack, and on all of them at once.
 
-    ``"union"`` counts a source image as right only if it is answered rightly clean and in every attacked copy that
-    fooled the undefended classifier: the worst case per image, not the mean of attacks. ``"mean"`` is that mean.
+    ``"union"`` counts a source image as right only if it is answered rightly clean and in every attacked copy of it
+    that is among the images, all of which fooled the undefended classifier: the worst case per image, not the mean of
+    attacks. ``"mean"`` is that mean.
 
     Args:
         answers: On the test part.

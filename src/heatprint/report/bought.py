@@ -65,14 +65,17 @@ def _learnt(run: Run, name: str) -> list[str]:
 
 def _old(run: Run, arm: Arm, control: Arm, name: str) -> list[str]:
     """The old adversarials, and how what was learnt of them compares with the control and with a new attack."""
-    static, theirs, anew = column(arm, name, "static"), column(control, name, "static"), column(arm, name, "reattacked")
+    static, theirs, fallen = column(arm, name, "static"), column(control, name, "static"), column(arm, name, "success")
     if not static:
         return []
     said = [f"On the old {run.attack_title(name)} adversarials it is right for {_beside(static, theirs)}."]
     if theirs and static["low"] <= theirs["high"] and theirs["low"] <= static["high"]:
         said.append("Those two intervals overlap: clean images alone may have bought as much.")
-    if anew and anew["high"] < static["low"]:
-        said.append("That is recognition of old images: a smaller share stands when the attack is made anew.")
+    if fallen and 1 - fallen["low"] < static["low"]:
+        said.append(
+            f"Of the images it gets right, {told(fallen)} fall when the attack is made anew: a smaller share stands "
+            "than of the old ones."
+        )
     return said
 
 

@@ -33,8 +33,10 @@ class Section:
 
 def sections(told: Told) -> list[Section]:
     """All that ``defence.json`` has to say."""
-    made = [_found(told), _advice(told), _anew(told), _routing(told), _adviser(told), _evidence(told)]
-    return [*made[:4], _evaded(told["evaded"]), *made[4:]] if told.get("evaded") else made
+    made = [_found(told), _advice(told), _anew(told), _routing(told)]
+    made += [_evaded(told["evaded"])] if told.get("evaded") else []
+    made += [_adviser(told), _evidence(told)]
+    return [*made, _left_out(told["left out"])] if told["left out"] else made
 
 
 def lines(told: Told) -> list[str]:
@@ -86,29 +88,30 @@ def _advice(told: Told) -> Section:
             f"expected to answer {best['expected']:.1%} rightly.{also} Learned from images of this run that nothing "
             "here is judged with, attacked before any defence was there: by someone who does not know of it.",
         ],
-        heads=["remedy", "expected right", "attacked", "gain", "clean", "clean cost", "time"],
+        heads=["remedy", "expected right", "attacked", "gain", "clean", "clean lost", "time"],
         rows=[[one["remedy"], f"{one['expected']:.1%}", f"{one['attacked']:.1%}", f"{100 * one['gain']:+.1f}",
-               f"{one['clean']:.1%}", f"{100 * one['cost']:+.1f}", f"{one['slower']:.1f}x"]
+               f"{one['clean']:.1%}", f"{100 * one['loss']:+.1f}", f"{one['slower']:.1f}x"]
               for one in told["advice"]],
     )  # fmt: skip
 
 
 def _anew(told: Told) -> Section:
     anew = told["anew"]
-    chosen, clear = anew[told["chosen"]], anew["clear"]
-    trials = list(clear["attacks"])
-    images = clear["strong"]["total"]
+    chosen, clear, routed = (anew[name]["worst"] for name in (told["chosen"], "clear", "routed"))
     return Section(
         title="Attacked anew, by someone who knows the defence",
         words=[
-            f"{images} test images: how many are answered rightly and still are after an attack made against that very "
-            f"model. After every one of these attacks {_counted(chosen['worst'])} stand with {told['chosen']}, "
-            f"{_counted(clear['worst'])} with the undefended classifier. Where a part has no gradient, the attacker "
-            "leads it past (marked *).",
+            f"{clear['total']} test images that nothing was learned from: how many are answered rightly, and still are "
+            "after attacks made against that very model by someone who has its weights and wants any other answer. The "
+            "ensemble changes a pixel by at most 2/255; the others are the laboratory's own. Where a part has no "
+            f"gradient, the attacker leads it past (marked *). After every one of these attacks {_counted(chosen)} "
+            f"stand with {told['chosen']}, {_counted(clear)} with the undefended classifier.",
+            f"Routing is shown everything that was found against any of the models: {_counted(routed)} stand. No "
+            "attack here was made against the routing itself, so that is what it holds at most.",
         ],
-        heads=["model", "clean", *trials, "ensemble", "worst case per image"],
+        heads=["model", "clean", *anew["clear"]["attacks"], "worst case per image"],
         rows=[[name + ("*" if one["past gradients"] else ""),
-               *map(_counted, [one["clean"], *one["attacks"].values(), one["strong"], one["worst"]])]
+               *map(_counted, [one["clean"], *one["attacks"].values(), one["worst"]])]
               for name, one in anew.items()],
     )  # fmt: skip
 
@@ -133,11 +136,11 @@ def _routing(told: Told) -> Section:
 
 def _evaded(evaded: Told) -> Section:
     return Section(
-        title="Routing attacked",
+        title="Past detector and identifier",
         words=[
             "By someone who knows classifier, detector and identifier and wants to pass, or to be taken for something "
-            "harmless. Best alone: the single remedy that answers most of the same images, which this attacker did not "
-            "attack.",
+            "harmless. The routing looks at the same traces, but was not itself attacked. Best alone: the single "
+            "remedy that answers most of the same images, which this attacker did not attack either.",
         ],
         heads=["attack", "levels", "fooled", "routed right", "turned away", "wrong", "best alone"],
         rows=[[name, str(one["levels"]),
@@ -158,26 +161,36 @@ def _adviser(told: Told) -> Section:
     return Section(
         title="The adviser's record",
         words=[
-            f"As if a folder of each attack had come in: the first choice was the best remedy in {hits} of "
-            f"{len(cells)}, and gave {100 * mean:.1f} points away on average. Judged on test images.",
+            f"As if a folder of each attack had come in, {told['prior']:.0%} of the traffic attacked so: the first "
+            f"choice was the best remedy in {hits} of {len(cells)}, and gave {100 * mean:.1f} points of right answers "
+            "away on average. Judged on test images. Where nothing looks attacked, nobody asks, and the choice is no defence.",
         ],
-        heads=["attack", "images", "advised", "best", "points given away"],
-        rows=[[cell["kind"], str(cell["images"]), cell["advised"], "the same" if cell["hit"] else cell["best"],
-               f"{100 * cell['regret']:.1f}"] for cell in cells],
+        heads=["attack", "images", "advised", "right", "best", "points given away"],
+        rows=[[cell["kind"], str(cell["images"]), cell["advised"], _counted(cell["right"]),
+               "the same" if cell["hit"] else cell["best"], f"{100 * cell['regret']:.1f}"] for cell in cells],
     )  # fmt: skip
 
 
 def _evidence(told: Told) -> Section:
     evidence = told["evidence"]
-    kinds = evidence["kinds"]
+    remedies = list(next(iter(evidence.values())))
     return Section(
         title="Evidence",
-        words=["Share of images answered rightly, by what was done to them."],
-        heads=["done (images)", *evidence["right"]],
-        rows=[[f"{kind} ({count})", *(f"{right[kind]:.0%}" for right in evidence["right"].values())]
-              for kind, count in kinds.items()],
+        words=["What was learned from: share of images answered rightly, by what was done to them. The judging images "
+               "of the sections above are others."],
+        heads=["done", "images", *remedies],
+        rows=[[kind, str(next(iter(row.values()))["total"]), *(f"{row[name]['share']:.0%}" for name in remedies)]
+              for kind, row in evidence.items()],
     )  # fmt: skip
 
 
+def _left_out(left_out: Told) -> Section:
+    return Section(title="Left out", words=[], heads=["defence", "why"], rows=[[*item] for item in left_out.items()])
+
+
 def _counted(share: Told | None) -> str:
-    return "–" if share is None else f"{share['share']:.0%} ({share['count']}/{share['total']})"
+    """A share with its count and its 95 % interval."""
+    if share is None:
+        return "–"
+    return (f"{share['share']:.0%} ({share['count']}/{share['total']}, "
+            f"{100 * share['low']:.0f} to {100 * share['high']:.0f})")  # fmt: skip

@@ -13,19 +13,22 @@ from typing import Any
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
-from heatprint.core.errors import InvalidInput, UnknownName, Unsupported
+from heatprint.core.errors import InvalidInput, ModelMismatch, UnknownName, UnreadableData, Unsupported
 from heatprint.core.protocols import Defence
 from heatprint.core.registry import validated
 from heatprint.core.store import Store
 from heatprint.core.values import Batch
 from heatprint.defences import DEFENCES, defend
+from heatprint.defences.route import REJECTED, RESTORED, ROUTED
 from heatprint.models import load, save
 from heatprint.models.checkpoint import CARD
+from heatprint.study.artefact import CARRIERS
 from heatprint.study.progress import Watch
 
 VERSION = 1  # raise it when a defence's result changes for equal settings
-MODELS, CLEAR = "models", "clear"
+MODELS, CLEAR, CONTROL = "models", "clear", "clean_control"
 NOTE = "candidate"  # under which a model's card keeps what it was made from
+RESERVED = (CLEAR, *CARRIERS, RESTORED, RESTORED.replace(" ", "-"), REJECTED, ROUTED)  # no defences, or no models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,11 @@ class Candidate:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name) or self.name == CLEAR:
-            raise InvalidInput(f"candidate: name = {self.name!r} names a folder beside {CLEAR!r}; write another.")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name) or self.name in (*RESERVED, CONTROL):
+            raise InvalidInput(
+                f"candidate: name = {self.name!r} names a folder: write small letters, digits, - and _, and none of "
+                f"{', '.join((*RESERVED, CONTROL))}."
+            )
         if getattr(self.make(), "attacks", ()):
             raise InvalidInput(
                 f"candidate {self.name!r}: {self.method} learns from attacks, which a study makes; write it into a "
@@ -69,11 +75,12 @@ def read_candidates(path: Path | None = None, only: Sequence[str] = ()) -> tuple
     """
     source = path or resources.files("heatprint.study") / "candidates.toml"
     try:
-        tables = tomllib.loads(source.read_text(encoding="utf-8")).get("candidates", [])
+        content = tomllib.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"candidates: {source} cannot be read ({error}).") from error
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise InvalidInput(f"candidates: {source} must have one table [[candidates]] for each defence.")
+    tables = content.get("candidates")
+    if set(content) != {"candidates"} or not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
+        raise InvalidInput(f"candidates: {source} must have one table [[candidates]] for each defence and no others.")
     found = {one.name: one for number, table in enumerate(tables)
              for one in [validated(f"candidates: {number + 1}", Candidate, table)]}  # fmt: skip
     if len(found) != len(tables):
@@ -99,13 +106,19 @@ def made(
         Name to classifier, and name to why one is left out: a defence this network cannot have, or a model of the
         folder that has other classes.
     """
-    defended, left_out = {}, {}
+    left_out: dict[str, str] = {}
     for one in candidates:
         folder = store.root / MODELS / one.name
-        key = digest(VERSION, classifier.digest, one.make(), seed, train.ids, train.pixels, train.labels)
+        note = {
+            "of": classifier.digest,
+            "key": digest(VERSION, one.make(), seed, train.ids, train.pixels, train.labels),
+        }
         with watch.step(f"defence {one.name}") as progress:
-            if _noted(folder) in (key, None) and (folder / CARD).exists():
-                continue  # made before, or somebody's own of that name
+            if (folder / CARD).exists() and _noted(folder) is None:
+                left_out[f"{one.name} (asked for)"] = "the run has another model of that name, which is kept"
+                continue
+            if _noted(folder) == note and _read(folder):
+                continue  # made before
             try:
                 safe = defend(
                     classifier, train, one.make(), name=one.name, seed=seed, progress=progress,
@@ -114,22 +127,33 @@ def made(
             except (InvalidInput, Unsupported) as error:  # not for this network
                 left_out[one.name] = str(error)
                 continue
-            save(safe, folder, notes={NOTE: key})
+            save(safe, folder, notes={NOTE: note})
+    defended: dict[str, Classifier] = {}
     for folder in sorted((store.root / MODELS).iterdir()):
-        if folder.name == CLEAR or folder.name in left_out or not (folder / CARD).exists():
+        if folder.name in RESERVED or folder.name in left_out or not (folder / CARD).exists():
             continue
-        found = load(folder, name=folder.name).to(classifier.device)
-        if (found.classes, found.size) == (classifier.classes, classifier.size):
-            defended[folder.name] = found
+        found, noted = _read(folder), _noted(folder)
+        if found is None or (found.classes, found.size) != (classifier.classes, classifier.size):
+            left_out[folder.name] = "it is damaged" if found is None else "it has other classes or another image size"
+        elif noted and noted.get("of") != classifier.digest:
+            left_out[folder.name] = "it defends an earlier classifier of this run"
         else:
-            left_out[folder.name] = "it has other classes or another image size"
+            defended[folder.name] = found.to(classifier.device)
     return defended, left_out
 
 
-def _noted(folder: Path) -> str | None:
+def _noted(folder: Path) -> dict[str, str] | None:
     """What a model was made from as a candidate; None where it is none, or somebody else's."""
     try:
-        noted = json.loads((folder / CARD).read_bytes()).get("notes", {}).get(NOTE)
-    except (OSError, ValueError, AttributeError):
+        noted = json.loads((folder / CARD).read_bytes())["notes"][NOTE]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return str(noted) if noted is not None else None
+    return dict(noted) if isinstance(noted, dict) else {}
+
+
+def _read(folder: Path) -> Classifier | None:
+    """The model, or None where it cannot be read."""
+    try:
+        return load(folder, name=folder.name)
+    except (UnreadableData, ModelMismatch):
+        return None

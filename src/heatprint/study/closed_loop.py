@@ -14,33 +14,33 @@ from torch import Tensor
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, StoreError
+from heatprint.core.protocols import Progress
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Batch
 from heatprint.data.sources import Dataset
-from heatprint.defences.advice import Evidence, ranked, shares_of
+from heatprint.defences.advice import Cost, advise, shares_of
 from heatprint.defences.route import REJECTED, RESTORED, Remedy, Router, answered, restored
 from heatprint.defences.worth import Worth
 from heatprint.detectors import load as load_detector
 from heatprint.detectors.door import Detector
-from heatprint.detectors.examples import KNOWN_MISTAKEN, Examples
+from heatprint.detectors.examples import KNOWN_MISTAKEN
 from heatprint.detectors.families import BENIGN, FAMILIES
 from heatprint.detectors.features.table import measure
-from heatprint.detectors.heat_print import HeatPrint
 from heatprint.detectors.identifier import FittedIdentifier
-from heatprint.evaluation.detection import Rows
-from heatprint.evaluation.forensics import Measured
-from heatprint.evaluation.routing import NATURAL, Answers, adviser_cells, evidence_of, routed_table
-from heatprint.study.candidates import CLEAR, Candidate, made
+from heatprint.evaluation.forensics import Measured, check_transfer
+from heatprint.evaluation.routing import NATURAL, Answers, adviser_cells, evidence, routed_table
+from heatprint.study.candidates import CLEAR, CONTROL, Candidate, made
 from heatprint.study.corpus import Trial, read_trials
 from heatprint.study.counterattack import attacked_anew, evaded
 from heatprint.study.forensics import FITTED
 from heatprint.study.kinds import gathered, measured
 from heatprint.study.progress import SILENT, Watch
 
-RESULTS, WORTH = "defence.json", "defence/fitted"
-VERSION = 1
-EACH = 200  # images of one kind, and in one part, that every remedy answers
+RESULTS, PAGE, WORTH = "defence.json", "defence.html", "defence/fitted"
+VERSION = 2
+EACH = {"learn": 200, "judge": 400}  # images of one kind that every remedy answers
 TIMED = 64  # images, of which the time of an answer is taken
+STEP = 512  # images between two signs of progress
 AT_HAND, MOST = 0.1, 2  # share of what came in from which an attack is made anew, and how many of them
 
 
@@ -53,56 +53,33 @@ class Laboratory:
         detector: Its guard.
         identifier: Says what was done.
         known: All images of the laboratory.
-        rows: Those that remedies answer: all clean ones, so many of each other kind and part, none saved anew.
+        learn: Rows that are learned from: all clean images, so many of each other kind, none saved anew.
+        judge: The same of the test part, with attacks that are never learned from.
     """
 
     classifier: Classifier
     detector: Detector
     identifier: FittedIdentifier
     known: Measured
-    rows: np.ndarray
+    learn: np.ndarray
+    judge: np.ndarray
 
-    @property
-    def test(self) -> np.ndarray:
-        """Places in `rows` that judge."""
-        return np.flatnonzero(self.known.part[self.rows] == "test")
-
-    @property
-    def learned_from(self) -> np.ndarray:
-        """Places in `rows` of other sources, without attacks that are never learned from."""
-        return np.flatnonzero((self.known.part[self.rows] != "test") & ~self.known.unseen[self.rows])
-
-    def table(self, places: np.ndarray) -> np.ndarray:
+    def table(self, rows: np.ndarray) -> np.ndarray:
         """Features that the identifier sees, [N, columns]."""
-        return self.known.table(self.identifier.settings.families, self.rows[places])
+        return self.known.table(self.identifier.settings.families, rows)
 
-    def flagged(self, places: np.ndarray, fpr: float) -> np.ndarray:
+    def flagged(self, rows: np.ndarray, fpr: float) -> np.ndarray:
         """Which of these images the detector flags, bool [N]."""
-        method = self.detector.method
-        assert isinstance(method, HeatPrint)  # what a laboratory fits
-        table = self.known.table(method.families, self.rows[places])
-        return self.detector.flags(method.score_of(self.detector.learned, table), fpr=fpr)
-
-    def came_in(self, images: Batch, fpr: float) -> np.ndarray:
-        """Features of those images of unknown history that look attacked, [N, columns].
-
-        Raises:
-            InvalidInput: None does.
-        """
-        flagged = self.detector.flags(self.detector.score(self.classifier, images.pixels), fpr=fpr)
-        if not flagged.any():
-            raise InvalidInput(
-                f"defend: none of {len(images)} images looks attacked at a false positive rate of {fpr:g}, so there is "
-                "no attack to choose a defence for. Leave --attacked out to choose for all attacks of the laboratory."
-            )
-        settings, pixels = self.identifier.settings, images.pixels[torch.from_numpy(flagged)]
-        return measure(self.classifier, pixels, settings.families, rivals=settings.rivals)
+        method = check_transfer(self.detector)
+        return self.detector.flags(
+            method.score_of(self.detector.learned, self.known.table(method.families, rows)), fpr=fpr
+        )
 
     def worth(self, answers: Answers, seed: int) -> Worth:
-        """What remedies are worth, from their answers to `rows`."""
-        settings, seen = self.identifier.settings, answers.take(self.learned_from)
+        """What remedies are worth, from their answers to the rows that are learned from."""
+        settings = self.identifier.settings
         return Worth.fit(
-            self.table(self.learned_from), seen.right, seen.kinds.tolist(), seen.attacked, seed=seed,
+            self.table(self.learn), answers.right, answers.kinds.tolist(), answers.attacked, seed=seed,
             classifier=self.classifier.digest, families=settings.families, rivals=settings.rivals,
         )  # fmt: skip
 
@@ -132,85 +109,100 @@ def close_loop(
             ``defence.json``.
         candidates: Defences to make; models that are in the folder already are compared, too.
         attacked: Images that came in, of which nothing is known; without any, the laboratory's own attacks on the
-            test part, all alike.
+            test part.
         trials: Those the laboratory was built with.
         prior: Share of the images that are attacked, which defences are chosen for.
         reject: Share of right answers below which routing turns an image away, see `defences.route.Router`.
         fpr: False positive rate of the detector's threshold.
-        images: Test images that are attacked anew.
-        full: Also attack the identifier, so as to pass the routing.
+        images: Images of the test part that are attacked anew.
+        full: Also attack detector and identifier, so as to pass the routing.
         seed: Of everything random.
         watch: Shows progress.
 
     Returns:
         ``"found"`` (what came in), ``"advice"`` (ranked), ``"chosen"``, ``"evidence"``, ``"adviser"`` (its record on
-        every attack of the laboratory), ``"routing"``, ``"anew"`` (every defended model attacked anew) and
-        ``"left out"``; with `full` ``"evaded"``.
+        every attack of the laboratory), ``"routing"``, ``"anew"`` (every defended model, and routing, attacked anew)
+        and ``"left out"``; with `full` ``"evaded"``.
 
     Raises:
         StoreError: The folder has no detector yet.
-        InvalidInput: The detector finds nothing in `attacked`, or belongs to another classifier.
+        InvalidInput: Nothing looks attacked; the detector belongs to another classifier, or has no such threshold.
     """
     store, tried = Store(Path(out)), tuple(trials or read_trials())
-    fitted = _fitted(store, classifier)
+    detector, identifier = _fitted(store, classifier, fpr)
+    came = None if attacked is None else _came_in(classifier, detector, identifier, attacked, fpr)
     with store.writing():
+        for stale in (RESULTS, PAGE):
+            (store.root / stale).unlink(missing_ok=True)  # of an earlier finish
         models, left_out = made(classifier, data.train, candidates, store, seed=seed, watch=watch)
         kinds = gathered(classifier, data.test, data.train, store, tried, seed=seed, watch=watch)
         known = measured(classifier, kinds, store, watch)
-        lab = Laboratory(classifier=classifier, detector=fitted[0], identifier=fitted[1], known=known,
-                         rows=_thinned(known))  # fmt: skip
+        lab = Laboratory(classifier=classifier, detector=detector, identifier=identifier, known=known,
+                         learn=_thinned(known, "learn"), judge=_thinned(known, "judge"))  # fmt: skip
         remedies = {CLEAR: answered(classifier), **{name: answered(model) for name, model in models.items()},
                     RESTORED: restored(classifier)}  # fmt: skip
-        identities = [classifier.digest, *(model.digest for model in models.values()), classifier.digest]
-        answers = _answers(remedies, identities, known.examples.take(lab.rows), known.rows.take(lab.rows), store, watch)
+        digests = {name: model.digest for name, model in models.items()} | {CLEAR: classifier.digest}
+        learned, judged, seconds = _answers(lab, remedies, digests, store, watch)
         with watch.step("what remedies are worth"):
-            worth = lab.worth(answers, seed)
+            worth = lab.worth(learned, seed)
             worth.save(store.root / WORTH)
-            seconds = _seconds(remedies, data.test.pixels[:TIMED])
         router = Router(classifier=classifier, remedies=remedies, worth=worth, reject=reject)
-        told = _loop(lab, router, answers, seconds, attacked, prior=prior, fpr=fpr, seed=seed)
-        told["left out"] = left_out
-        write_json(store.root / RESULTS, told)  # what follows is long
-        at_hand = _at_hand(told["found"]["shares"], tried)
-        told["anew"] = attacked_anew({CLEAR: classifier, **models}, data.test, at_hand, store, images=images, seed=seed,
-                                     watch=watch)  # fmt: skip
+        told = _told(lab, router, (learned, judged), seconds, came, prior=prior, fpr=fpr, seed=seed)
+        told["found"]["images"] = None if attacked is None else len(attacked)
+        at_hand, fresh = _at_hand(told["found"]["shares"], tried), _test_images(known, data.test)
+        told["anew"] = attacked_anew({CLEAR: classifier, **models}, router, fresh, at_hand, store, images=images,
+                                     seed=seed, watch=watch)  # fmt: skip
         if full:
-            told["evaded"] = evaded(router, *fitted, known, store, seed=seed, watch=watch)
+            told["evaded"] = evaded(router, detector, identifier, fresh, store, seed=seed, watch=watch)
+        told["left out"] = left_out
         write_json(store.root / RESULTS, told)
     return told
 
 
-def _loop(
+def _told(
     lab: Laboratory,
     router: Router,
-    answers: Answers,
+    answers: tuple[Answers, Answers],
     seconds: Mapping[str, float],
-    attacked: Batch | None,
+    came: np.ndarray | None,
     *,
     prior: float,
     fpr: float,
     seed: int,
 ) -> dict[str, Any]:
     """What came in, what is advised, and the records of adviser and routing on the test part."""
-    evidence = evidence_of(answers.take(lab.learned_from), seconds, plain=CLEAR)
-    judged, table, flagged = answers.take(lab.test), lab.table(lab.test), lab.flagged(lab.test, fpr)
-    came = table[flagged & judged.attacked] if attacked is None else lab.came_in(attacked, fpr)
-    found = lab.identifier.identify_from(came)
-    advice = ranked(evidence, router.worth.of(came).mean(0), prior=prior)
-    advised = _advised(evidence, judged, flagged, router.worth.of(table), prior)
+    learned, judged = answers
+    clean = np.isin(learned.kinds, NATURAL)
+    costs = {name: Cost(clean=float(right[clean].mean()), seconds=seconds[name])
+             for name, right in learned.right.items()}  # fmt: skip
+    table, flagged = lab.table(lab.judge), lab.flagged(lab.judge, fpr)
+    if came is None:
+        came = table[flagged & judged.attacked]
+        if not len(came):
+            raise InvalidInput("defend: no attack of the laboratory succeeded and was flagged: there is nothing to do.")
+
+    def ranked(features: np.ndarray) -> list[dict[str, Any]]:
+        worth = dict(zip(router.worth.remedies, router.worth.of(features).mean(0).tolist(), strict=True))
+        return [asdict(one) for one in advise(worth, costs, plain=CLEAR, prior=prior)]
+
+    advised = {}
+    for kind in np.unique(judged.kinds[judged.attacked]):
+        rows = flagged & (judged.kinds == kind)
+        advised[str(kind)] = ranked(table[rows])[0]["remedy"] if rows.any() else CLEAR  # nobody asks the adviser
+    found, advice = lab.identifier.identify_from(came), ranked(came)
     return {
-        "found": {"images": None if attacked is None else len(attacked), "flagged": len(came),
-                  "shares": shares_of(found.names, found.probabilities), "unknown": int(found.unknown().sum())},
+        "found": {"flagged": len(came), "shares": shares_of(found.names, found.probabilities),
+                  "unknown": int(found.unknown().sum())},
         "prior": prior,
-        "advice": [asdict(one) for one in advice],
-        "chosen": next(one.remedy for one in advice if one.remedy != RESTORED),
-        "evidence": _told(evidence),
+        "advice": advice,
+        "chosen": next(one["remedy"] for one in advice if one["remedy"] not in (RESTORED, CONTROL)),
+        "evidence": evidence(learned),
         "adviser": adviser_cells(judged, advised, prior=prior),
         "routing": routed_table(judged, *_routed(router, judged, table), seed=seed),
     }  # fmt: skip
 
 
-def _fitted(store: Store, classifier: Classifier) -> tuple[Detector, FittedIdentifier]:
+def _fitted(store: Store, classifier: Classifier, fpr: float) -> tuple[Detector, FittedIdentifier]:
     folder = store.root / FITTED
     if not folder.is_dir():
         raise StoreError(
@@ -220,64 +212,81 @@ def _fitted(store: Store, classifier: Classifier) -> tuple[Detector, FittedIdent
     detector, identifier = load_detector(folder), FittedIdentifier.load(folder)
     if not detector.classifier == identifier.classifier == classifier.digest:
         raise InvalidInput("defend: the detector was fitted for another classifier; run `heatprint detect` again.")
+    if fpr not in detector.thresholds:
+        known = ", ".join(f"{rate:g}" for rate in detector.thresholds) or "none, of too few images"
+        raise InvalidInput(f"defend: fpr = {fpr:g} is no rate the detector has a threshold for: {known}.")
+    check_transfer(detector)
     return detector, identifier
 
 
-def _thinned(known: Measured) -> np.ndarray:
-    """All clean images, so many of each other kind and part, none that was saved anew."""
-    chosen: list[np.ndarray] = []
+def _came_in(
+    classifier: Classifier, detector: Detector, identifier: FittedIdentifier, images: Batch, fpr: float
+) -> np.ndarray:
+    """Features of those images of unknown history that look attacked, [N, columns]."""
+    flagged = detector.flags(detector.score(classifier, images.pixels), fpr=fpr)
+    if not flagged.any():
+        raise InvalidInput(
+            f"defend: none of {len(images)} images looks attacked at a false positive rate of {fpr:g}, so there is no "
+            "attack to choose a defence for. Leave --attacked out to choose for all attacks of the laboratory."
+        )
+    pixels, settings = images.pixels[torch.from_numpy(flagged)], identifier.settings
+    return measure(classifier, pixels, settings.families, rivals=settings.rivals)
+
+
+def _thinned(known: Measured, part: str) -> np.ndarray:
+    """Rows of a part: all clean images, so many of each other kind, none that was saved anew."""
+    inside = known.part == "test" if part == "judge" else (known.part != "test") & ~known.unseen
+    chosen = []
     for kind in np.unique(known.rows.kinds):
         if "@" in kind or kind == KNOWN_MISTAKEN:
             continue
-        for test in (True, False):
-            inside = np.flatnonzero((known.rows.kinds == kind) & ((known.part == "test") == test))
-            few = np.unique(np.linspace(0, len(inside) - 1, EACH).astype(int)) if len(inside) else inside
-            chosen.append(inside if kind in NATURAL else inside[few])  # from all over, since classes come in turn
+        rows = np.flatnonzero(inside & (known.rows.kinds == kind))
+        if kind not in NATURAL and len(rows) > EACH[part]:
+            rows = rows[np.linspace(0, len(rows) - 1, EACH[part]).astype(int)]  # from all over: classes come in turn
+        chosen.append(rows)
     return np.sort(np.concatenate(chosen))
 
 
+def _test_images(known: Measured, test: Batch) -> Batch:
+    """Clean images that neither detector, identifier nor routing learned from, nor took thresholds from."""
+    sources = set(known.rows.sources[known.part == "test"].tolist())
+    return test.take([row for row, name in enumerate(test.ids) if name in sources])
+
+
 def _answers(
-    remedies: Mapping[str, Remedy],
-    identities: Sequence[str],
-    examples: Examples,
-    rows: Rows,
-    store: Store,
-    watch: Watch,
-) -> Answers:
-    """What each remedy says of these images."""
-    right = {}
-    for (name, remedy), identity in zip(remedies.items(), identities, strict=True):
-
-        def said(remedy: Remedy = remedy) -> Part:
-            return Part(arrays={"labels": remedy(examples.pixels).numpy()})
-
-        with watch.step(f"answers of {name}"):
-            part = store.memo(
-                f"defence/answers/{name.replace(' ', '-')}", 0, (VERSION, identity, examples.pixels), said
-            )
-        right[name] = part.arrays["labels"] == examples.labels.numpy()
-    return Answers(kinds=rows.kinds, names=np.asarray(examples.names), sources=rows.sources, attacked=rows.attacked,
-                   right=right)  # fmt: skip
-
-
-def _seconds(remedies: Mapping[str, Remedy], pixels: Tensor) -> dict[str, float]:
-    """Time of an answer of each, in a batch, after one for warmth."""
-    taken = {}
+    lab: Laboratory, remedies: Mapping[str, Remedy], digests: Mapping[str, str], store: Store, watch: Watch
+) -> tuple[Answers, Answers, dict[str, float]]:
+    """What each remedy says of the images that are learned from, of those that judge, and the time it takes."""
+    rows = np.concatenate([lab.learn, lab.judge])
+    some, about = lab.known.examples.take(rows), lab.known.rows.take(rows)
+    right, seconds = {}, {}
     for name, remedy in remedies.items():
-        remedy(pixels[:4])
-        begin = time.perf_counter()
-        remedy(pixels)
-        taken[name] = (time.perf_counter() - begin) / len(pixels)
-    return taken
+        with watch.step(f"answers of {name}") as progress:
+
+            def said(remedy: Remedy = remedy, progress: Progress = progress) -> Part:
+                return _said(remedy, some.pixels, progress)
+
+            key = (VERSION, name == RESTORED, digests.get(name, digests[CLEAR]), some.pixels)
+            part = store.memo(f"defence/answers/{name.replace(' ', '-')}", 0, key, said)
+        right[name] = part.arrays["labels"] == some.labels.numpy()
+        seconds[name] = float(part.arrays["seconds"])
+    both = Answers(kinds=about.kinds, names=np.asarray(some.names), sources=about.sources, attacked=about.attacked,
+                   right=right)  # fmt: skip
+    cut = len(lab.learn)
+    return both.take(np.arange(cut)), both.take(np.arange(cut, len(rows))), seconds
 
 
-def _advised(
-    evidence: Evidence, judged: Answers, flagged: np.ndarray, expected: np.ndarray, prior: float
-) -> dict[str, str]:
-    """Kind of attack to the remedy advised for a folder of it; nobody asks where nothing was flagged."""
-    folders = {str(kind): flagged & (judged.kinds == kind) for kind in np.unique(judged.kinds[judged.attacked])}
-    return {kind: ranked(evidence, expected[rows].mean(0), prior=prior)[0].remedy
-            for kind, rows in folders.items() if rows.any()}  # fmt: skip
+def _said(remedy: Remedy, pixels: Tensor, progress: Progress) -> Part:
+    """Answers, and the time of one: measured once and kept, since the order of advice depends on it."""
+    remedy(pixels[:4])  # for warmth
+    begin = time.perf_counter()
+    remedy(pixels[:TIMED])
+    seconds = (time.perf_counter() - begin) / len(pixels[:TIMED])
+    parts = []
+    for part in torch.split(pixels, STEP):
+        parts.append(remedy(part))
+        progress(sum(map(len, parts)), len(pixels))
+    return Part(arrays={"labels": torch.cat(parts).numpy(), "seconds": np.array(seconds)})
 
 
 def _routed(router: Router, judged: Answers, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -295,13 +304,3 @@ def _at_hand(shares: Mapping[str, float], trials: Sequence[Trial]) -> list[Trial
     first = {trial.algorithm: trial for trial in reversed(trials)}
     wanted = [name for name in attacks[:MOST] if shares[name] >= AT_HAND] or attacks[:1]
     return [first[name] for name in wanted if name in first]
-
-
-def _told(evidence: Evidence) -> dict[str, Any]:
-    """The table of evidence, for ``defence.json``."""
-    return {
-        "kinds": {kind: int(count) for kind, count in zip(evidence.kinds, evidence.images, strict=True)},
-        "right": {name: {kind: round(float(value), 6) for kind, value in zip(evidence.kinds, row, strict=True)}
-                  for name, row in zip(evidence.remedies, evidence.right, strict=True)},
-        "seconds": {name: float(value) for name, value in zip(evidence.remedies, evidence.seconds, strict=True)},
-    }  # fmt: skip

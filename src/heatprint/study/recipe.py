@@ -23,12 +23,12 @@ from heatprint.explainers import EXPLAINERS
 from heatprint.models import zoo
 from heatprint.models.train import Training
 from heatprint.signatures import CLUSTERERS, EMBEDDERS, SIGNERS, Clusterer
-from heatprint.study.artefact import CARRIERS
 from heatprint.study.atlas import Exploring
+from heatprint.study.candidates import CONTROL, RESERVED
 from heatprint.study.lines import line_of
 
 RECIPES = "heatprint.study.recipes"
-OTHER_MODELS = ("clear", "clean_control", *CARRIERS)
+OTHER_MODELS = (*RESERVED, CONTROL)
 """Models of a study that are no defence of the recipe; and there are those called ``ATTACK_immune``."""
 
 
