@@ -311,6 +311,9 @@ def test_the_loop_is_closed_from_the_command_line(laboratory, tmp_path):
     assert "detect --benchmark" in str(early.exception)
     built = CliRunner().invoke(app, ["detect", "--benchmark", *common, "--learner", "logistic"], catch_exceptions=False)
     assert built.exit_code == 0, built.output
+    other = CliRunner().invoke(app, ["defend", "--auto", *common, "--seed", "1"])
+    assert isinstance(other.exception, InvalidInput)
+    assert "--limit, --trials and --seed" in str(other.exception)
     asked = ["defend", "--auto", *common, "--with", "median", "--with", "bits", "--images", "20", "--full"]
     first = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert first.exit_code == 0, first.output

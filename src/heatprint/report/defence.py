@@ -162,8 +162,8 @@ def _adviser(told: Told) -> Section:
         title="The adviser's record",
         words=[
             f"As if a folder of each attack had come in, {told['prior']:.0%} of the traffic attacked so: the first "
-            f"choice was the best remedy in {hits} of {len(cells)}, and gave {100 * mean:.1f} points of right answers "
-            "away on average. Judged on test images. Where nothing looks attacked, nobody asks: the choice is no defence.",
+            f"choice was the best remedy in {hits} of {len(cells)}, and gave {100 * mean:.1f} points away on average. "
+            "Judged on test images. Where nothing looks attacked, nobody asks: the choice is no defence.",
         ],
         heads=["attack", "images", "advised", "right", "best", "points given away"],
         rows=[[cell["kind"], str(cell["images"]), cell["advised"], _counted(cell["right"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +33,8 @@ from heatprint.evaluation.routing import NATURAL, Answers, adviser_cells, eviden
 from heatprint.study.candidates import CLEAR, CONTROL, Candidate, made
 from heatprint.study.corpus import Trial, read_trials
 from heatprint.study.counterattack import attacked_anew, evaded
-from heatprint.study.forensics import FITTED
+from heatprint.study.forensics import FITTED, made_from
+from heatprint.study.forensics import RESULTS as LABORATORY
 from heatprint.study.kinds import gathered, measured
 from heatprint.study.progress import SILENT, Watch
 
@@ -126,10 +128,12 @@ def close_loop(
 
     Raises:
         StoreError: The folder has no detector yet.
-        InvalidInput: Nothing looks attacked; the detector belongs to another classifier, or has no such threshold.
+        InvalidInput: Nothing looks attacked; the detector belongs to another classifier, or has no such threshold; the
+            laboratory was built from other images.
     """
     store, tried = Store(Path(out)), tuple(trials or read_trials())
     detector, identifier = _fitted(store, classifier, fpr)
+    _same(store, made_from(data.test, tried, seed))
     came = None if attacked is None else _came_in(classifier, detector, identifier, attacked, fpr)
     with store.writing():
         for stale in (RESULTS, PAGE):
@@ -217,6 +221,20 @@ def _fitted(store: Store, classifier: Classifier, fpr: float) -> tuple[Detector,
         raise InvalidInput(f"defend: fpr = {fpr:g} is no rate the detector has a threshold for: {known}.")
     check_transfer(detector)
     return detector, identifier
+
+
+def _same(store: Store, wanted: str) -> None:
+    """Refuse other images, trials or seeds than the laboratory was built from: it would be built again, for hours."""
+    try:
+        found = json.loads((store.root / LABORATORY).read_bytes()).get("made from")
+    except (OSError, ValueError, AttributeError):
+        found = None
+    if found != wanted:
+        raise InvalidInput(
+            f"defend: the laboratory of {store.root} was built from other images, with other trials or another seed. "
+            "Give the --data, --limit, --trials and --seed that `heatprint detect --benchmark` was given, or run that "
+            "again."
+        )
 
 
 def _came_in(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from heatprint.core.classifier import Classifier
+from heatprint.core.digest import digest
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Batch
 from heatprint.detectors.door import Detector
@@ -68,8 +69,9 @@ def forensics(
         watch: Shows progress.
 
     Returns:
-        The numbers: ``"counts"``, ``"ablation"``, ``"one class"``, ``"left out"``, ``"transferred"`` (None without a
-        stranger), ``"identification"``, ``"location"``; with `full` ``"published"`` and ``"resisted"``.
+        The numbers: ``"made from"`` (`made_from`), ``"counts"``, ``"ablation"``, ``"one class"``, ``"left out"``,
+        ``"transferred"`` (None without a stranger), ``"identification"``, ``"location"``; with `full` ``"published"``
+        and ``"resisted"``.
     """
     store = Store(Path(out))
     if stranger is not None:
@@ -77,7 +79,7 @@ def forensics(
     with store.writing():
         kinds = gathered(classifier, batch, learned, store, trials or read_trials(), seed=seed, watch=watch)
         known = replace(measured(classifier, kinds, store, watch), learner=learner)
-        told: dict[str, Any] = {"counts": _counts(known)}
+        told: dict[str, Any] = {"made from": made_from(batch, trials or read_trials(), seed), "counts": _counts(known)}
         with watch.step("ablation") as progress:
             told["ablation"] = ablation(known, seed=seed, progress=progress)
         with watch.step("one class"):
@@ -100,6 +102,11 @@ def forensics(
             told["resisted"] = resisted(classifier, detector, identifier, known, store, seed=seed, watch=watch)
         write_json(store.root / RESULTS, told)
     return told
+
+
+def made_from(batch: Batch, trials: Sequence[Trial], seed: int) -> str:
+    """Identity of what a laboratory is built from, by which whoever uses it knows that it is the same."""
+    return digest(VERSION, tuple(trials), batch.ids, batch.pixels, batch.labels, seed)
 
 
 def _one_pixel(kind: Kind) -> bool:
