@@ -287,7 +287,7 @@ def _answers(
             key = (VERSION, name == RESTORED, digests.get(name, digests[CLEAR]), some.pixels)
             part = store.memo(f"defence/answers/{name.replace(' ', '-')}", 0, key, said)
         right[name] = part.arrays["labels"] == some.labels.numpy()
-        seconds[name] = float(part.arrays["seconds"])
+        seconds[name] = part.arrays["seconds"].item()
     both = Answers(kinds=about.kinds, names=np.asarray(some.names), sources=about.sources, attacked=about.attacked,
                    right=right)  # fmt: skip
     cut = len(lab.learn)
