@@ -15,10 +15,18 @@ from heatprint.testing.methods import (
     check_explainer,
     check_signer,
 )
-from heatprint.testing.victims import Linear, labelled_batch, linear_classifier, small_classifier, two_strategies
+from heatprint.testing.victims import (
+    Linear,
+    Residual,
+    labelled_batch,
+    linear_classifier,
+    small_classifier,
+    two_strategies,
+)
 
 __all__ = [
     "Linear",
+    "Residual",
     "check_attack",
     "check_clusterer",
     "check_defence",
