@@ -17,7 +17,7 @@ from heatprint.cli import app
 from heatprint.core.errors import InvalidInput, StoreError, UnknownName
 from heatprint.core.store import Store
 from heatprint.defences.advice import Cost, advise, shares_of
-from heatprint.defences.route import REJECTED, Router, restored
+from heatprint.defences.route import Router, restored
 from heatprint.defences.worth import Worth
 from heatprint.detectors.features.table import measure
 from heatprint.detectors.locator import locate
@@ -119,31 +119,48 @@ def said(label: int):
     return lambda pixels: torch.full((len(pixels),), label)
 
 
-REMEDIES = {"clear": said(0), "median": said(1), "hardened": said(2)}
+REMEDIES = {"clear": said(0), "median": said(1), "hardened": said(0)}
 
 
 def test_every_image_goes_to_the_remedy_that_is_right_about_such_images(bright, worth):
-    found = Router(classifier=bright, remedies=REMEDIES, worth=worth).answer(plain([120, 10, 140, 250]))
+    found = Router(classifier=bright, remedies=REMEDIES, worth=worth, asked=1).answer(plain([120, 10, 140, 250]))
     assert found.remedy == ("median", "hardened", "median", "hardened")
-    assert found.labels.tolist() == [1, 2, 1, 2]
-    assert (found.expected > 0.9).all()
+    assert found.labels.tolist() == [1, 0, 1, 0]
+    assert (found.sure > 0.9).all()
     nothing = Router(classifier=bright, remedies=REMEDIES, worth=worth).answer(plain([]))
     assert nothing.remedy == ()
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(SHARES, min_size=3, max_size=3), min_size=1, max_size=8), SHARES)
-def test_the_choice_is_that_of_a_slow_search_and_the_hopeless_are_turned_away(bright, worth, told, reject):
-    class Known(Worth):
-        def of(self, table):
-            return np.array(told)
+def test_all_who_are_asked_vote_and_who_is_always_wrong_speaks_for_the_other_class(bright, worth):
+    router = Router(classifier=bright, remedies=REMEDIES, worth=worth)
+    found = router.decide(np.array([[0.62, 0.62, 0.7], [0.1, 0.5, 0.5], [0.5, 0.5, 0.5]]),
+                          np.array([[0, 0, 1], [0, 1, 1], [1, 1, 1]]))  # fmt: skip
+    assert found.labels.tolist()[:2] == [0, 1]
+    odds = (0.62 / 0.38) ** 2 / (0.7 / 0.3)  # two weaker voices against a stronger one
+    assert found.sure[0] == pytest.approx(odds / (1 + odds))
+    assert found.sure[1] == pytest.approx(0.9)
+    assert found.sure[2] == pytest.approx(0.5)
 
-    known = Known(**{name: getattr(worth, name) for name in Worth.__dataclass_fields__})
-    router = Router(classifier=bright, remedies=REMEDIES, worth=known, reject=reject)
-    chosen, expected = router.choose(np.zeros((len(told), 1)))
-    for name, hope, row in zip(chosen, expected, told, strict=True):
-        assert hope == max(row)
-        assert name == (REJECTED if max(row) < reject else known.remedies[row.index(max(row))])
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.lists(SHARES, min_size=3, max_size=3),
+                          st.lists(st.integers(0, 1), min_size=3, max_size=3)), min_size=1, max_size=8),
+       st.integers(1, 4), SHARES)  # fmt: skip
+def test_the_vote_is_that_of_a_slow_count_and_the_doubtful_are_turned_away(bright, worth, told, asked, reject):
+    router = Router(classifier=bright, remedies=REMEDIES, worth=worth, asked=asked, reject=reject)
+    found = router.decide(np.array([one for one, _ in told]), np.array([said for _, said in told]))
+    for label, sure, (known, said) in zip(found.labels.tolist(), found.sure, told, strict=True):
+        order = sorted(range(3), key=lambda r, known=known: -known[r])[:asked]
+        odds = [1.0, 1.0]
+        for r in order:
+            chance = min(max(known[r], 0.02), 0.98)
+            odds[said[r]] *= chance / (1 - chance)
+        chances = [one / sum(odds) for one in odds]
+        assert sure == pytest.approx(max(chances))
+        if max(chances) < reject - 1e-9:
+            assert label == -1
+        elif abs(chances[0] - chances[1]) > 1e-9 and max(chances) > reject + 1e-9:
+            assert label == chances.index(max(chances))
 
 
 def test_what_remedies_are_worth_is_kept_and_read_without_anything_that_runs(bright, worth, tmp_path):
@@ -167,6 +184,8 @@ def test_a_router_that_cannot_answer_is_refused(bright, worth, small):
         Router(classifier=bright, remedies={"clear": said(0)}, worth=worth)
     with pytest.raises(InvalidInput, match="reject"):
         Router(classifier=bright, remedies=REMEDIES, worth=worth, reject=2)
+    with pytest.raises(InvalidInput, match="asked"):
+        Router(classifier=bright, remedies=REMEDIES, worth=worth, asked=0)
     with pytest.raises(InvalidInput, match="another classifier"):
         Router(classifier=small, remedies=REMEDIES, worth=worth)
     with pytest.raises(InvalidInput):
@@ -184,11 +203,11 @@ def test_a_restored_pixel_answers_as_the_locator_does(bright):
 def history() -> Answers:
     """Four sources; a and b attacked in two ways, c in one, d in none."""
     kinds = ["clean", "clean", "clean, misclassified", "clean", "pgd", "pgd", "pgd, confident", "one-pixel", "noise 2"]
+    right = {"clear": [1, 1, 0, 1, 0, 0, 0, 0, 1], "median": [1, 1, 0, 0, 1, 0, 0, 1, 0]}
     return Answers(
-        kinds=np.array(kinds), names=np.array(["clean"] * 4 + ["pgd"] * 3 + ["one-pixel", "noise"]),
-        sources=np.array([*"abcd", *"ab", *"a", *"b", *"a"]), attacked=np.array([False] * 4 + [True] * 4 + [False]),
-        right={"clear": np.array([1, 1, 0, 1, 0, 0, 0, 0, 1], dtype=bool),
-               "median": np.array([1, 1, 0, 0, 1, 0, 0, 1, 0], dtype=bool)},
+        kinds=np.array(kinds), sources=np.array([*"abcd", *"ab", *"a", *"b", *"a"]), labels=np.ones(9, dtype=int),
+        attacked=np.array([False] * 4 + [True] * 4 + [False]),
+        said={name: np.array(one) for name, one in right.items()},
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def defend(
     prior: Annotated[float, typer.Option(min=0, max=1, help="Share of the images that are attacked.")] = 0.5,
     reject: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Routing turns an image away below this expected share right."),
+        typer.Option(min=0, max=1, help="Routing turns an image away of which it is less sure."),
     ] = 0.0,
     fpr: Annotated[float, typer.Option(help="Share of images left alone that may be flagged: 0.05 or 0.01.")] = 0.05,
     images: Annotated[int, typer.Option(min=10, help="Test images that are attacked anew.")] = 100,

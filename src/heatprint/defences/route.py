@@ -23,6 +23,7 @@ Remedy = Callable[[Tensor], Tensor]
 RESTORED = "restored pixel"
 REJECTED = "rejected"
 ROUTED = "routed"  # what tables call the whole system
+DOUBT = 0.02  # no remedy is taken to be right, or wrong, more surely than this
 
 
 def answered(classifier: Classifier) -> Remedy:
@@ -49,23 +50,25 @@ class Routed:
 
     Attributes:
         labels: int64 [N], -1 where the image was turned away.
-        remedy: Who answered, in `Router.remedies`, or ``"rejected"``.
-        expected: float64 [N], probability that this answer is right, as learned from images of known history; of an
-            image turned away, the best there was.
+        remedy: The likeliest of those who gave this answer, in `Router.remedies`, or ``"rejected"``.
+        sure: float64 [N], probability of the answer if remedies erred independently of each other. They do not, so it
+            is too near 1, but orders images by doubt.
     """
 
     labels: Tensor
     remedy: tuple[str, ...]
-    expected: np.ndarray
+    sure: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Router:
-    """Sends each image to the remedy that is likeliest to answer it rightly, by the traces of what was done to it.
+    """Sends each image to the remedies that are likely to answer it rightly, by the traces of what was done to it.
 
     After Maini et al. (2021, PROTECTOR, section 4), who tell the kind of perturbation and send the image to an expert
-    for it. Here the expert is not tied to a name: see `Worth`. An image of which even the best remedy is expected to
-    be right too seldom is turned away (Chow 1970, the reject option).
+    for it. Here the expert is not tied to a name: `Worth` says how likely each remedy is right about such an image, and
+    those that are asked vote with the log odds of it, the best weights where errors are independent (Nitzan and Paroush
+    1982). With `asked` = 1 the likeliest alone answers. An image about which the vote is in doubt is turned away (Chow
+    1970, the reject option).
 
     This is as blind as its features: who fools the classifier without leaving them passes. `study.counterattack` says
     what is left under attacks on the detector and the identifier, which look at the same features.
@@ -74,17 +77,22 @@ class Router:
         classifier: The undefended one, whose features are looked at.
         remedies: Name to remedy; the undefended classifier is one of them, too.
         worth: What is known of each, of the same names.
-        reject: Probability of a right answer below which an image is turned away, 0 to 1; 0 never turns any away.
+        asked: How many of the likeliest remedies are asked about an image; None for all, which takes their time added
+            up.
+        reject: `Routed.sure` below which an image is turned away, 0 to 1; 0 never turns any away.
     """
 
     classifier: Classifier
     remedies: Mapping[str, Remedy] = field(repr=False)
     worth: Worth = field(repr=False)
+    asked: int | None = None
     reject: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.reject <= 1:
-            raise InvalidInput(f"Router: reject = {self.reject} must be 0 (never) to 1.")
+        if not 0 <= self.reject <= 1 or (self.asked is not None and self.asked < 1):
+            raise InvalidInput(
+                f"Router: reject = {self.reject} must be 0 (never) to 1, and asked = {self.asked} 1 or more, or None."
+            )
         missing = sorted(set(self.worth.remedies) - set(self.remedies))
         if missing:
             raise InvalidInput(f"Router: of {', '.join(missing)} it is known what they are worth, but they are gone.")
@@ -101,25 +109,39 @@ class Router:
             InvalidInput: Not 8-bit images of the classifier's size.
         """
         check_pixels(self.classifier, pixels)
-        chosen, expected = self.choose(measure(self.classifier, pixels, self.worth.families, rivals=self.worth.rivals))
-        labels = torch.full((len(pixels),), -1)
-        for name in set(chosen.tolist()) - {REJECTED}:
-            rows = torch.from_numpy(np.flatnonzero(chosen == name))
-            labels[rows] = self.remedies[name](pixels[rows])
-        return Routed(labels=labels, remedy=tuple(chosen.tolist()), expected=expected)
+        worth = self.worth.of(measure(self.classifier, pixels, self.worth.families, rivals=self.worth.rivals))
+        asked = self._asked(worth)
+        said = np.full(worth.shape, -1)
+        for column, name in enumerate(self.worth.remedies):
+            rows = np.flatnonzero(asked[:, column])
+            if len(rows):
+                said[rows, column] = self.remedies[name](pixels[torch.from_numpy(rows)]).numpy()
+        return self.decide(worth, said)
 
-    def choose(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The remedy for each image, from features measured already.
+    def decide(self, worth: np.ndarray, said: np.ndarray) -> Routed:
+        """The vote, from answers that are there already.
 
         Args:
-            table: [N, columns], of the families of `worth`.
-
-        Returns:
-            Names [N], and the probability that the best of them is right, float64 [N].
+            worth: float64 [N, R], probability that each remedy is right.
+            said: int64 [N, R], the class it names; those who are not asked are not listened to.
         """
-        worth = self.worth.of(table)
-        best = worth.argmax(1) if len(worth) else np.empty(0, dtype=np.int64)
-        expected = worth[np.arange(len(best)), best]
-        chosen = np.asarray(self.worth.remedies, dtype=object)[best]
-        chosen[expected < self.reject] = REJECTED
-        return chosen, expected
+        count, classes = len(worth), len(self.classifier.classes)
+        odds = worth.clip(DOUBT, 1 - DOUBT)
+        weights = np.where(self._asked(worth), np.log(odds * (classes - 1) / (1 - odds)), 0.0)
+        scores = np.zeros((count, classes))
+        for column in range(worth.shape[1]):
+            np.add.at(scores, (np.arange(count), said[:, column]), weights[:, column])
+        powers = np.exp(scores - scores.max(1, keepdims=True))
+        labels, sure = scores.argmax(1), powers.max(1) / powers.sum(1)
+        leader = np.where(said == labels[:, None], weights, -np.inf).argmax(1)
+        names = np.asarray(self.worth.remedies, dtype=object)[leader]
+        doubtful = sure < self.reject
+        labels[doubtful], names[doubtful] = -1, REJECTED
+        return Routed(labels=torch.from_numpy(labels), remedy=tuple(names.tolist()), sure=sure)
+
+    def _asked(self, worth: np.ndarray) -> np.ndarray:
+        """Which remedies are asked about which image, bool [N, R]."""
+        if self.asked is None or self.asked >= worth.shape[1]:
+            return np.ones(worth.shape, dtype=bool)
+        rank = (-worth).argsort(1, kind="stable").argsort(1, kind="stable")
+        return np.asarray(rank < self.asked)

@@ -26,23 +26,28 @@ class Answers:
 
     Attributes:
         kinds: [N], what was done to each.
-        names: [N], what an identifier is to call it.
         sources: [N], id of the clean image each comes from.
         attacked: bool [N].
-        right: Remedy to bool [N].
+        labels: int64 [N], the truth.
+        said: Remedy to the classes it names, int64 [N].
     """
 
     kinds: np.ndarray
-    names: np.ndarray
     sources: np.ndarray
     attacked: np.ndarray
-    right: Mapping[str, np.ndarray]
+    labels: np.ndarray
+    said: Mapping[str, np.ndarray]
+
+    @property
+    def right(self) -> dict[str, np.ndarray]:
+        """Remedy to bool [N]."""
+        return {name: said == self.labels for name, said in self.said.items()}
 
     def take(self, rows: np.ndarray) -> Answers:
         """These rows."""
         return Answers(
-            kinds=self.kinds[rows], names=self.names[rows], sources=self.sources[rows], attacked=self.attacked[rows],
-            right={name: right[rows] for name, right in self.right.items()},
+            kinds=self.kinds[rows], sources=self.sources[rows], attacked=self.attacked[rows], labels=self.labels[rows],
+            said={name: said[rows] for name, said in self.said.items()},
         )  # fmt: skip
 
 

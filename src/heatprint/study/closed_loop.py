@@ -20,7 +20,7 @@ from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Batch
 from heatprint.data.sources import Dataset
 from heatprint.defences.advice import Cost, advise, shares_of
-from heatprint.defences.route import REJECTED, RESTORED, Remedy, Router, answered, restored
+from heatprint.defences.route import RESTORED, Remedy, Router, answered, restored
 from heatprint.defences.worth import Worth
 from heatprint.detectors import load as load_detector
 from heatprint.detectors.door import Detector
@@ -114,7 +114,7 @@ def close_loop(
             test part.
         trials: Those the laboratory was built with.
         prior: Share of the images that are attacked, which defences are chosen for.
-        reject: Share of right answers below which routing turns an image away, see `defences.route.Router`.
+        reject: How sure routing must be not to turn an image away, see `defences.route.Router`.
         fpr: False positive rate of the detector's threshold.
         images: Images of the test part that are attacked anew.
         full: Also attack detector and identifier, so as to pass the routing.
@@ -277,7 +277,7 @@ def _answers(
     """What each remedy says of the images that are learned from, of those that judge, and the time it takes."""
     rows = np.concatenate([lab.learn, lab.judge])
     some, about = lab.known.examples.take(rows), lab.known.rows.take(rows)
-    right, seconds = {}, {}
+    heard, seconds = {}, {}
     for name, remedy in remedies.items():
         with watch.step(f"answers of {name}") as progress:
 
@@ -286,10 +286,10 @@ def _answers(
 
             key = (VERSION, name == RESTORED, digests.get(name, digests[CLEAR]), some.pixels)
             part = store.memo(f"defence/answers/{name.replace(' ', '-')}", 0, key, said)
-        right[name] = part.arrays["labels"] == some.labels.numpy()
+        heard[name] = part.arrays["labels"]
         seconds[name] = part.arrays["seconds"].item()
-    both = Answers(kinds=about.kinds, names=np.asarray(some.names), sources=about.sources, attacked=about.attacked,
-                   right=right)  # fmt: skip
+    both = Answers(kinds=about.kinds, sources=about.sources, attacked=about.attacked, labels=some.labels.numpy(),
+                   said=heard)  # fmt: skip
     cut = len(lab.learn)
     return both.take(np.arange(cut)), both.take(np.arange(cut, len(rows))), seconds
 
@@ -309,11 +309,9 @@ def _said(remedy: Remedy, pixels: Tensor, progress: Progress) -> Part:
 
 def _routed(router: Router, judged: Answers, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where routing is right, and where it turns the image away, bool [N], from answers that are there already."""
-    chosen, _ = router.choose(table)
-    right = np.zeros(len(chosen), dtype=bool)
-    for name, own in judged.right.items():
-        right |= (chosen == name) & own
-    return right, chosen == REJECTED
+    said = np.stack([judged.said[name] for name in router.worth.remedies], 1)
+    labels = router.decide(router.worth.of(table), said).labels.numpy()
+    return labels == judged.labels, labels < 0
 
 
 def _at_hand(shares: Mapping[str, float], trials: Sequence[Trial]) -> list[Trial]:
