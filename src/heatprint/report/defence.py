@@ -125,8 +125,8 @@ def _routing(told: Told) -> Section:
         words=[
             "Test images as they are and in every attacked copy that fooled the undefended classifier. Union: all of "
             "an image's copies and itself answered rightly. Mean: of all attacks, each alike.",
-            "All copies fooled it, so that whoever sees an attack knows its answer to be wrong, and of two classes also "
-            "the right one: with more classes, or attacks that fail, expect less of routing than stands here.",
+            "All copies fooled it, so that whoever sees an attack knows its answer is wrong, and of two classes also "
+            "the right one: with more classes, or attacks that fail, expect less of routing.",
             f"On the union, routing is {100 * lead['lead']:+.1f} points ({100 * lead['low']:+.1f} to "
             f"{100 * lead['high']:+.1f}) against the best single remedy, {lead['over']}. It turns away "
             f"{_counted(away['clean'])} clean and {_counted(away['attacked'])} attacked images.",
