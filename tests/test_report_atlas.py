@@ -286,8 +286,8 @@ def test_the_flow_matrix_counts_and_colours(page: Page) -> None:
     rows = cells(page, "FGSM: 60 images")
     assert rows[0] == ["A", "13 32 %", "27 68 %", "40", "17", "9", f"{HOSTILE} 40"]
     assert rows[1] == ["B", "4 20 %", "16 80 %", "20", "43", "30", "–"]
-    heat = [a["style"] for tag, a in page.elements if tag == "td" and a.get("style")]
-    assert heat == ["--heat: 32%", "--heat: 68%", "--heat: 20%", "--heat: 80%"]
+    heat = [a["class"].split()[1] for tag, a in page.elements if tag == "td" and "heat" in (a.get("class") or "")]
+    assert heat == ["heat-6", "heat-14", "heat-4", "heat-16"]  # in steps of 5 %
     caption = plain(next(c for c in page.captions if plain(c).startswith("FGSM: 60 images")))
     assert "the data propose 1; shown: 2, exploratory" in caption
     assert caption.endswith(f"Of all, {told(share(29, 60))} stayed in their strategy.")
