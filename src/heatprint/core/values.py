@@ -12,13 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from heatprint.core.display import Displayed
 from heatprint.core.errors import InvalidInput
 from heatprint.core.lattice import to_images, to_pixels
 from heatprint.core.norms import Distances, Norm
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Batch:
+class Batch(Displayed):
     """Labelled 8-bit images with stable names.
 
     Attributes:
@@ -128,7 +129,7 @@ class Perturbed:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Attacked:
+class Attacked(Displayed):
     """An attack's result, judged by the door after rounding to 8 bits and a PNG round trip.
 
     Attributes:
@@ -179,7 +180,7 @@ class PlanLine:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Explained:
+class Explained(Displayed):
     """Relevance of the network's own (normalised) input.
 
     Attributes:

@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from heatprint.core.classifier import Classifier
+from heatprint.core.display import Displayed
 from heatprint.core.errors import InvalidInput, StoreError
 from heatprint.core.protocols import Progress, silent
 from heatprint.detectors import saved
@@ -26,7 +27,7 @@ FLOOR = 1e-6  # probability below which trees cannot tell
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Identified:
+class Identified(Displayed):
     """Answers for N images.
 
     Attributes:

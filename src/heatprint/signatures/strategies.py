@@ -7,9 +7,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from heatprint.core.display import Displayed
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Strategies:
+class Strategies(Displayed):
     """What a clustering of heat maps found.
 
     Attributes:

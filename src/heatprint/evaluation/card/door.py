@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from heatprint.core.classifier import Classifier
+from heatprint.core.display import Displayed
 from heatprint.core.errors import InvalidInput
 from heatprint.core.protocols import Progress, silent
 from heatprint.core.streams import torch_seed
@@ -38,7 +39,7 @@ QUICK, ASSUMED = Effort(), ThreatModel()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Card:
+class Card(Displayed):
     """What all checks say of one classifier.
 
     Attributes:
