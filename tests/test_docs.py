@@ -62,8 +62,9 @@ def test_every_public_thing_says_what_it_is():
 
     for path in (ROOT / "src" / "heatprint").rglob("*.py"):
         tree = ast.parse(path.read_text())
-        public = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef | ast.FunctionDef)]
-        nested = {id(c) for n in public if isinstance(n, ast.FunctionDef) for c in ast.walk(n) if c is not n}
+        functions = ast.FunctionDef | ast.AsyncFunctionDef
+        public = [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef | functions)]
+        nested = {id(c) for n in public if isinstance(n, functions) for c in ast.walk(n) if c is not n}
         for node in public:
             if not node.name.startswith("_") and id(node) not in nested:
                 assert ast.get_docstring(node), f"{path}:{node.lineno} {node.name}"

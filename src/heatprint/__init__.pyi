@@ -7,6 +7,7 @@ from . import detectors as detectors
 from . import evaluation as evaluation
 from . import explainers as explainers
 from . import export as export
+from . import live as live
 from . import models as models
 from . import report as report
 from . import signatures as signatures

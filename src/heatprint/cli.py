@@ -14,6 +14,8 @@ from heatprint.cli_card import evaluate
 from heatprint.cli_defend import defend
 from heatprint.cli_explain import explain
 from heatprint.cli_forensics import detect, identify
+from heatprint.cli_guard import guard
+from heatprint.cli_serve import serve
 from heatprint.core.errors import HeatprintError
 
 app = typer.Typer(
@@ -30,6 +32,8 @@ app.command()(defend)
 app.command()(detect)
 app.command()(evaluate)
 app.command()(identify)
+app.command()(serve)
+app.command()(guard)
 
 
 class Room(StrEnum):

@@ -54,6 +54,7 @@ def detect(
     from heatprint.report.forensics import lines
     from heatprint.study.corpus import read_trials
     from heatprint.study.forensics import forensics
+    from heatprint.study.scores import map_scores
 
     classifier = load(run_model(run))
     with watch().step("images") as progress:
@@ -65,6 +66,7 @@ def detect(
         stranger=None if transfer_from is None else load_detector(transfer_from / FITTED),
         trials=read_trials(trials), learner=check_learner("detect", learner), full=full, seed=seed, watch=watch(),
     )  # fmt: skip
+    map_scores(run, classifier, load_detector(run / FITTED), watch())
     for line in lines(told):
         typer.echo(line)
     typer.echo(f"\nnumbers: {run / 'forensics.json'}\ndetector and identifier: {run / FITTED}")

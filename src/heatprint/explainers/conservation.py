@@ -59,8 +59,8 @@ def conservation(explained: Explained) -> list[Leak]:
     ]
 
 
-def warn_of_leaks(explained: Explained) -> None:
-    """Warn with the layers' names where the median image loses more than half in a layer, or doubles.
+def leaking(explained: Explained) -> str:
+    """What is to be said where the median image loses more than half in a layer, or doubles; else empty.
 
     Layers that carry less than a tenth of the score are left alone.
     """
@@ -69,13 +69,19 @@ def warn_of_leaks(explained: Explained) -> None:
         for leak in conservation(explained)
         if max(abs(leak.received), abs(leak.passed)) > MATTERS and not KEEPS < leak.ratio < DOUBLES
     ]
-    if bad:
-        worst = sorted(bad, key=lambda leak: abs(leak.passed - leak.received), reverse=True)[:3]
-        told = "; ".join(f"{leak.layer}: {leak.received:.3g} in, {leak.passed:.3g} out" for leak in worst)
-        warnings.warn(
-            f"explain: {len(bad)} of {len(explained.passed)} layers keep more than half of their relevance or "
-            f"double it (fractions of the score, median image): {told}. Read the map for where, not for how much; "
-            "bias='positive' or a smaller epsilon changes it.",
-            ConservationWarning,
-            stacklevel=3,
-        )
+    if not bad:
+        return ""
+    worst = sorted(bad, key=lambda leak: abs(leak.passed - leak.received), reverse=True)[:3]
+    told = "; ".join(f"{leak.layer}: {leak.received:.3g} in, {leak.passed:.3g} out" for leak in worst)
+    return (
+        f"{len(bad)} of {len(explained.passed)} layers keep more than half of their relevance or "
+        f"double it (fractions of the score, median image): {told}. Read the map for where, not for how much; "
+        "bias='positive' or a smaller epsilon changes it."
+    )
+
+
+def warn_of_leaks(explained: Explained) -> None:
+    """Warn with the words of `leaking`, if there are any."""
+    words = leaking(explained)
+    if words:
+        warnings.warn(f"explain: {words}", ConservationWarning, stacklevel=3)

@@ -19,7 +19,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from heatprint.export.finished import Finished
+from heatprint.runs.finished import Finished
 
 FORMULA = tuple("=+-@＝＋－＠\t\r\n")  # the second four are in full width
 IN_STRATEGIES = ("id", "label", "predicted", "strategy")

@@ -10,9 +10,9 @@ from pathlib import Path
 from heatprint.core.errors import InvalidInput, UnknownName
 from heatprint.core.store import in_the_way
 from heatprint.export.csv import write_csv
-from heatprint.export.finished import Finished, read_finished
 from heatprint.export.huggingface import write_huggingface
 from heatprint.export.virelay import write_virelay
+from heatprint.runs.finished import Finished, read_finished
 
 TARGETS: dict[str, Callable[[Finished, Path], None]] = {
     "csv": write_csv,

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from heatprint.export.finished import Finished
+from heatprint.runs.finished import Finished
 
 FILE = "data/test-00000-of-00001.parquet"
 ROW_GROUP = 500  # images

@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 from heatprint.core.errors import MissingExtra, StoreError
-from heatprint.export.finished import Finished
+from heatprint.runs.finished import Finished
 
 CLUSTERING = "spray"
 EMBEDDINGS = {"umap": ("x", "y"), "pca": ("px", "py")}

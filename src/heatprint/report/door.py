@@ -22,7 +22,7 @@ def report(run: Path) -> Path:
     Raises:
         StoreError: The folder is not a finished run; the message says what is missing.
     """
-    page = render(read_run(run))
+    page = render(read_run(run), run)
     path = run / "report.html"
     write_atomic(path, as_bytes(page))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
@@ -12,8 +13,10 @@ from heatprint.report.artefact import section
 from heatprint.report.atlas import atlas
 from heatprint.report.before_after import comparisons, heads
 from heatprint.report.bought import bought
+from heatprint.report.bundle import bundled, styles
 from heatprint.report.cards import cards
 from heatprint.report.charts import training_charts
+from heatprint.report.explore import explored, spelled
 from heatprint.report.figures import attack_strips, before_after_strips, clean_strips
 from heatprint.report.map_quality import quality
 from heatprint.report.maps import MOST_CLASSES, embedded, plots
@@ -23,11 +26,13 @@ from heatprint.report.read import Run
 from heatprint.report.summary import attacked, key_figures, listed, withstood
 from heatprint.report.tables import arm_table, error_tables, mixture_table, settings_tables, studied_attacks
 
+EXPLORE_STYLES = ("controls", "map/map", "pair/pair")
 
-def render(run: Run) -> str:
-    """The whole page as text."""
-    pages = templates()
-    return pages.get_template("page.html.j2").render(**_content(run), **_machinery(pages, run))
+
+def render(run: Run, folder: Path) -> str:
+    """The whole page of a run and its folder as text."""
+    pages, told = templates(), explored(folder)
+    return pages.get_template("page.html.j2").render(explore=told, **_content(run), **_machinery(pages, run, told))
 
 
 def _content(run: Run) -> dict[str, Any]:
@@ -63,10 +68,11 @@ def _content(run: Run) -> dict[str, Any]:
     }
 
 
-def _machinery(pages: Environment, run: Run) -> dict[str, Any]:
+def _machinery(pages: Environment, run: Run, told: dict[str, Any] | None) -> dict[str, Any]:
     """The scripts, the data they draw, and the policy that lets only them run."""
     drawn = plots(run)
     page_script = pages.get_template("page.js").render()
+    explore = bundled("explore") if told else ""
     plotly = get_plotlyjs().replace("</script", "<\\/script") if drawn else ""
     return {
         "plots": drawn,
@@ -74,5 +80,8 @@ def _machinery(pages: Environment, run: Run) -> dict[str, Any]:
         "map_data": Markup(embedded(run, drawn)),
         "plotly": Markup(plotly),
         "page_script": Markup(page_script),
-        "policy": policy([script for script in (plotly, page_script) if script]),
+        "explore_data": Markup(spelled(told)) if told else "",
+        "explore_script": Markup(explore),
+        "explore_style": Markup(styles(EXPLORE_STYLES)) if told else "",
+        "policy": policy([script for script in (plotly, explore, page_script) if script]),
     }

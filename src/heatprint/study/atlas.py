@@ -255,7 +255,8 @@ def measure_flows(
         progress: Told of the explanations.
 
     Returns:
-        One row per image: id and the strategies of its clean, attacked and difference map (empty without one).
+        One row per image: id and the strategies of its clean, attacked and difference map (empty without one). Under
+        ``moved`` float16 [N, side, side] the pooled heat maps of the attacked copies.
     """
     place = {name: row for row, name in enumerate(images.rows["id"])}
     tried = [row for row, name in enumerate(attacked.clean.ids) if name in place and not attacked.skipped[row]]
@@ -275,7 +276,9 @@ def measure_flows(
         "id": list(before.ids),
         **{name: [told.letter(k) for k in getattr(found, name)] for name in ("clean", "attacked", "difference")},
     }
-    return Part(rows=columns, arrays={"told": told.spelled(told.flow(found, classes))})
+    return Part(
+        rows=columns, arrays={"told": told.spelled(told.flow(found, classes)), "moved": moved.astype(np.float16)}
+    )
 
 
 def measure_border(

@@ -268,7 +268,7 @@ class Lab:
         for name, one in old.items():
             with self._watch.step(f"where {name} moves them") as progress:
                 moved[name] = self._store.memo(
-                    f"atlas/flows/{name}", 0, (key, outcomes[name]),
+                    f"atlas/flows/{name}", 0, (key, outcomes[name], "moved"),
                     lambda one=one, progress=progress: measure_flows(classifier, images, one, explainer, method,  # type: ignore[misc]
                                                                      progress=progress),
                 )  # fmt: skip

@@ -68,10 +68,15 @@
     }
   }
 
+  function recolour() {
+    drawMaps();
+    root.dispatchEvent(new Event("heatprint-theme")); // what else is drawn in colours of its own
+  }
+
   const button = document.getElementById("theme");
   button.hidden = false;
-  button.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; drawMaps(); });
-  night.addEventListener("change", drawMaps);
+  button.addEventListener("click", () => { root.dataset.theme = isDark() ? "light" : "dark"; recolour(); });
+  night.addEventListener("change", recolour);
   for (const choice of document.querySelectorAll("input[name=projection]")) choice.addEventListener("change", drawMaps);
 
   const reach = () => { // a table wider than the page must be reachable to be scrolled by keyboard

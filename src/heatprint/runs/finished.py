@@ -19,6 +19,8 @@ IMAGE_COLUMNS = ("id", "label", "predicted", "strategy", "image")
 POINT_COLUMNS = ("id", "label", "kind", "predicted", "success", "x", "y", "px", "py")
 RUN_KEYS = ("recipe_name", "seed", "data")
 ATLAS_KEYS = ("classes", "cards", "flows")
+CLEAN = "clean"  # the kind of an image that nobody attacked
+TOLD = ("confidence", "step", "l0", "l2", "linf")  # what is known of a single attacked copy
 ATTACKED = "attacks/clear"  # the atlas is about the undefended model
 
 
@@ -77,6 +79,29 @@ class Finished:
         keys = zip(self.points["id"], self.points["kind"], strict=True)
         return {key: dict(zip(names, place, strict=True)) for key, place in zip(keys, coordinates, strict=True)}
 
+    def point_images(self) -> list[Mapping[str, Any]]:
+        """Of every point of the map its ``"image"`` (PNG bytes), and of attacked copies `TOLD`.
+
+        Raises:
+            StoreError: A point has no image.
+        """
+        clean = {name: row for row, name in enumerate(self.images["id"])}
+        copies: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for attack, rows in self.attacked():
+            for row, name in enumerate(rows["id"]):
+                if rows["success"][row] and rows["image"][row]:
+                    more = {key: rows[key][row] for key in TOLD if key in rows}
+                    copies[attack, name] = {"image": rows["image"][row]["bytes"], **more}
+        found: list[Mapping[str, Any]] = []
+        for name, kind in zip(self.points["id"], self.points["kind"], strict=True):
+            if kind == CLEAN and name in clean:
+                found.append({"image": self.images["image"][clean[name]]["bytes"]})
+            elif (kind, name) in copies:
+                found.append(copies[kind, name])
+            else:
+                raise _broken(self.store.root, f"{name} ({kind}) is on the map, but there is no image of it")
+        return found
+
     def attacked(self) -> Iterator[tuple[str, Mapping[str, list[Any]]]]:
         """Attack and columns of each part of its attacked test images, in a fixed order; skipped images included."""
         for folder in sorted((self.store.root / ATTACKED).glob("*/test")):
@@ -84,6 +109,11 @@ class Finished:
             for mark in sorted((folder / "_done").glob("part-*.json")):
                 number = int(mark.stem.removeprefix("part-"))
                 yield folder.parent.name, _part(self.store, step, ("id", "image", "success", "skipped"), number).rows
+
+
+def has_atlas(run: Path) -> bool:
+    """Whether a folder holds a finished run with an atlas, so that `read_finished` has something to read."""
+    return (run / "metrics.json").is_file() and bool(_json(run, "metrics.json", ("classes",)).get("atlas"))
 
 
 def read_finished(run: Path) -> Finished:

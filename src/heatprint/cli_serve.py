@@ -1,0 +1,89 @@
+"""The command `heatprint serve`: a run in the browser."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from heatprint.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from heatprint.web.bench import Bench
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MODEL = "models/clear"
+
+
+def serve(
+    run: Annotated[Path, typer.Argument(help="A finished run folder with an atlas.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let the network in.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8420,
+    token: Annotated[str, typer.Option(envvar="HEATPRINT_TOKEN", help="Instead of a random one.")] = "",
+    name: Annotated[list[str] | None, typer.Option(help="Further names the server is asked for under.")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+) -> None:
+    """Look at a run in the browser: the map, each pair, strategies, results, and a live laboratory."""
+    uvicorn, inspector = _web()
+    word = token or secrets.token_urlsafe(24)
+    app = inspector(run, _waking(run), token=word, hosts=_hosts(host, name or []))
+    listening = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, access_log=False)
+    sock = listening.bind_socket()
+    seen = f"[{host}]" if ":" in host else host
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else seen}:{sock.getsockname()[1]}/?token={word}"
+    if host not in LOOPBACK:
+        typer.echo(f"heatprint: {host} is open to the network, unencrypted: who listens learns the token.", err=True)
+    typer.echo(f"inspector of {run}: {url}\nCtrl-C ends it.")
+    if browser:
+        typer.launch(url)
+    uvicorn.Server(listening).run(sockets=[sock])
+
+
+def _web() -> tuple[Any, Any]:
+    """The server's parts, which are an extra."""
+    try:
+        import uvicorn
+
+        from heatprint.web.app import inspector
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("heatprint"):
+            raise
+        raise InvalidInput(f"serve: {error.name} is not installed. Write: pip install 'heatprint[web]'") from error
+    return uvicorn, inspector
+
+
+def _hosts(host: str, names: list[str]) -> frozenset[str]:
+    """Names the server may be asked for under: loopback, what it listens on, and those that were given."""
+    from heatprint.web.access import LOOPBACK as near
+
+    own = f"[{host}]" if ":" in host else host
+    return near | {own.lower()} | {one.lower() for one in names}
+
+
+def _waking(run: Path) -> Callable[[], Bench] | None:
+    """The laboratory, opened in the background so that the map is there at once; None without a model."""
+    if not (run / MODEL).is_dir():
+        return None
+    awake: Future[Bench] = Future()
+
+    def wake() -> None:
+        try:
+            from heatprint.explainers.conservation import ConservationWarning
+            from heatprint.live.laboratory import Laboratory
+
+            warnings.simplefilter("ignore", ConservationWarning)  # every look says it in words
+
+            awake.set_result(Laboratory.open(run))
+        except BaseException as error:  # told to whoever asks for the laboratory
+            awake.set_exception(error)
+
+    threading.Thread(target=wake, daemon=True, name="laboratory").start()
+    return awake.result

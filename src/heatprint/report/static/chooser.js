@@ -1,0 +1,54 @@
+// Finding an image: by its id, or from a few that are shown.
+
+import { el } from "./dom.js";
+
+const MOST = 8; // matches that are listed
+
+export const nameOf = (run, row) => (run.isClean(row) ? run.ids[row] : `${run.ids[row]} (${run.title(row)})`);
+export const tail = (id) => id.split("/").pop();
+
+// A field that lists images whose id or attack contains all its words.
+export function finder(run, choose) {
+  const list = el("ul", { class: "found" });
+  const count = el("p", { class: "hint", role: "status" });
+  const field = el("input", { type: "search", autocomplete: "off", spellcheck: false, placeholder: "for example cat.12 fgsm", oninput: look });
+  function look() {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const rows = [];
+    let more = 0;
+    for (let row = 0; words.length && row < run.count; row++) {
+      const text = `${run.key(row)} ${run.title(row)} ${run.label(row)}`.toLowerCase();
+      if (words.every((word) => text.includes(word))) { if (rows.length < MOST) rows.push(row); else more++; }
+    }
+    list.replaceChildren(...rows.map((row) => el("li", {}, el("button", { type: "button", onclick: () => choose(row) }, nameOf(run, row)))));
+    count.textContent = !words.length ? "" : !rows.length ? "No image has this in its id." : more ? `and ${more} more; type more letters` : "";
+  }
+  return el("form", { class: "finder", role: "search", onsubmit: (event) => {
+    event.preventDefault();
+    list.querySelector("button")?.click();
+  } }, el("label", { class: "field" }, el("span", {}, "Find an image by its id"), field), list, count);
+}
+
+// A picture as a button.
+export function thumbnail(run, row, choose, words = [], current = false) {
+  const image = el("img", { src: run.image(row), alt: "", loading: "lazy", width: 64, height: 64 });
+  const name = `${nameOf(run, row)}, ${run.label(row)}${run.isClean(row) ? "" : `, predicted ${run.predicted(row)}`}`;
+  return el("button", { type: "button", class: "thumb", title: name, "aria-label": [name, ...words].join(", "),
+    "aria-current": current ? "true" : null, onclick: () => choose(row) },
+    image, ...words.map((word) => el("span", {}, word)));
+}
+
+// Some images of each kind, each from a class of its own while there are any.
+export function samples(run, most, kinds = run.kinds.map((_, place) => place)) {
+  return kinds.map((kind) => {
+    const rows = [];
+    for (let row = 0; row < run.count && rows.length < 40 * most; row++) if (run.columns.kind[row] === kind) rows.push(row);
+    const seen = new Map();
+    const turn = rows.map((row) => {
+      const label = run.columns.label[row];
+      seen.set(label, (seen.get(label) ?? 0) + 1);
+      return [seen.get(label), row];
+    });
+    return [kind, turn.sort((one, two) => one[0] - two[0] || one[1] - two[1]).slice(0, most).map(([, row]) => row)];
+  }).filter(([, rows]) => rows.length);
+}

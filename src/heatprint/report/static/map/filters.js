@@ -1,0 +1,75 @@
+// Which images are shown: by attack, by what became of them, by least gain and by name.
+
+export const FILTERS = [
+  ["all", "All images"],
+  ["flipped", "Prediction flipped"],
+  ["moved", "Heat map moved, answer did not"],
+];
+
+// "flipped:dog.12" is the preset and the text that ids contain.
+export function parseFilter(words) {
+  const colon = words.indexOf(":");
+  const preset = colon < 0 ? words : words.slice(0, colon);
+  return {
+    preset: FILTERS.some(([name]) => name === preset) ? preset : "all",
+    text: colon < 0 ? "" : words.slice(colon + 1),
+  };
+}
+export const spellFilter = ({ preset, text }) => (text ? `${preset}:${text}` : preset);
+
+// "" is every kind; otherwise names between bars, so that "|" is none.
+export const kindsShown = (words, run) =>
+  new Set(words === "" ? run.kinds.map(({ name }) => name) : words.split("|").filter(Boolean));
+export function spellKinds(names, run) {
+  const kept = run.kinds.map(({ name }) => name).filter((name) => names.has(name));
+  return kept.length === run.kinds.length ? "" : kept.join("|") || "|";
+}
+
+// What the heat maps of half of the successful copies exceed; NaN where nothing succeeded.
+export function usualMove(run) {
+  const { moved, success } = run.columns;
+  const found = [];
+  if (moved) moved.forEach((far, row) => { if (success[row] && !run.isClean(row) && Number.isFinite(far)) found.push(far); });
+  found.sort((one, other) => one - other);
+  const half = found.length >> 1;
+  return found.length % 2 ? found[half] : (found[half - 1] + found[half]) / 2;
+}
+
+// Uint8 [rows]: 1 for what passes. Presets and least gain speak of attacked copies; originals of these stay in sight.
+export function passing(run, { kinds, filter, least }) {
+  const { preset, text } = parseFilter(filter);
+  const { kind, pair, predicted, success, moved, gain } = run.columns;
+  const wanted = kindsShown(kinds, run);
+  const kindOn = run.kinds.map(({ name }) => wanted.has(name));
+  const most = least === "" ? Infinity : Number(least);
+  const far = preset === "moved" ? usualMove(run) : NaN;
+  const lower = text.toLowerCase();
+  const tests = [];
+  if (preset === "flipped") tests.push((row) => success[row]);
+  if (preset === "moved" && moved) tests.push((row) => moved[row] > far && predicted[row] === predicted[pair[row]]);
+  if (Number.isFinite(most)) tests.push((row) => gain[row] >= 0 && gain[row] <= most);
+  const named = (row) => !lower || run.key(row).toLowerCase().includes(lower);
+  const passes = new Uint8Array(run.count);
+  for (let row = 0; row < run.count; row++) {
+    if (run.isClean(row)) {
+      if (!tests.length && kindOn[kind[row]] && named(row)) passes[row] = 1;
+    } else if (kindOn[kind[row]] && tests.every((test) => test(row)) && named(row)) {
+      passes[row] = 1;
+      const original = pair[row];
+      if (tests.length && original >= 0 && kindOn[kind[original]]) passes[original] = 1;
+    }
+  }
+  return passes;
+}
+
+// The filter in words, for the sentence above the map; "" where everything is shown.
+export function filterWords(run, { kinds, filter, least }) {
+  const { preset, text } = parseFilter(filter);
+  const off = run.kinds.filter(({ name }) => !kindsShown(kinds, run).has(name)).map(({ title }) => title);
+  return [
+    preset === "all" ? "" : FILTERS.find(([name]) => name === preset)[1].toLowerCase(),
+    least === "" ? "" : `minimal gain at most ${least}`,
+    text ? `names with “${text}”` : "",
+    off.length ? `without ${off.join(", ")}` : "",
+  ].filter(Boolean).join("; ");
+}

@@ -1,0 +1,100 @@
+"""Sections of the report by themselves, for the inspector: strategies, results, detectors and defences."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from heatprint.core.errors import StoreError
+from heatprint.report import defence, forensics
+from heatprint.report.atlas import atlas
+from heatprint.report.bought import bought
+from heatprint.report.cards import cards as attack_cards
+from heatprint.report.defence import Section
+from heatprint.report.pages import templates
+from heatprint.report.pictures import bar_uri
+from heatprint.report.read import read_run
+from heatprint.report.summary import attacked, key_figures, withstood
+from heatprint.report.tables import arm_table, error_tables, mixture_table
+
+FORENSICS, DEFENCE, CARDS = "forensics.json", "defence.json", "cards"
+
+
+def clusters(folder: Path) -> str:
+    """The strategies of the network, from a finished run folder, as HTML without a head."""
+    return _rendered("view_clusters.html.j2", atlas=atlas(read_run(folder)), bar=bar_uri())
+
+
+def results(folder: Path) -> str:
+    """Table 1, its columns, each attack, and report cards."""
+    run = read_run(folder)
+    return _rendered(
+        "view_results.html.j2", run=run, folder=folder, lead=attacked(run), withstood=withstood(run),
+        key_figures=key_figures(run), mixture=mixture_table(run), arms=arm_table(run), bought=bought(run),
+        cards=attack_cards(run), errors=error_tables(run), report_cards=list(_report_cards(folder)),
+    )  # fmt: skip
+
+
+def detection(folder: Path) -> str:
+    """What detectors found, where ``heatprint detect --benchmark`` has run."""
+    told = _told(folder / FORENSICS)
+    return _rendered("view_detection.html.j2", folder=folder, sections=sections(forensics.lines(told)) if told else [])
+
+
+def defences(folder: Path) -> str:
+    """What was advised and bought, where ``heatprint defend --auto`` has run."""
+    told = _told(folder / DEFENCE)
+    return _rendered("view_defence.html.j2", folder=folder, sections=defence.sections(told) if told else [])
+
+
+VIEWS: Mapping[str, Callable[[Path], str]] = {
+    "clusters": clusters,
+    "results": results,
+    "detection": detection,
+    "defences": defences,
+}
+
+
+def sections(lines: list[str]) -> list[Section]:
+    """Our own Markdown, headings, paragraphs and tables, as sections; a section ends with its table."""
+    found: list[dict[str, Any]] = []
+    title = ""
+    for line in filter(None, lines):
+        if line.startswith("## "):
+            title = line[3:]
+            found.append({"title": title, "words": [], "heads": [], "rows": []})
+        elif line.startswith("|---"):
+            continue
+        elif line.startswith("|"):
+            cells = [cell.strip().replace("**", "") for cell in line.strip("|").split("|")]
+            where = "rows" if found[-1]["heads"] else "heads"
+            if where == "rows":
+                found[-1]["rows"].append(cells)
+            else:
+                found[-1]["heads"] = cells
+        else:
+            found[-1]["words"].append(line)
+    return [Section(**one) for one in found]
+
+
+def _rendered(template: str, **content: Any) -> str:
+    return templates().get_template(template).render(**content)
+
+
+def _told(path: Path) -> dict[str, Any] | None:
+    """A file of numbers, if it is there."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{path} cannot be read ({error}). Run the command that wrote it again.") from error
+
+
+def _report_cards(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted((folder / CARDS).glob("*/card.json")):
+        told = _told(path)
+        if told:
+            yield {"title": path.parent.name, **told}

@@ -1,0 +1,52 @@
+"""What the detector of a run says of every point of its map, for the inspector to colour it by."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from heatprint.core.classifier import Classifier
+from heatprint.core.protocols import Progress
+from heatprint.core.store import Part
+from heatprint.detectors.door import Detector
+from heatprint.runs.finished import has_atlas, read_finished
+from heatprint.study.progress import Watch
+
+STEP = "forensics/scores"
+AT_ONCE = 256  # images that are decoded together
+
+
+def map_scores(run: Path, classifier: Classifier, detector: Detector, watch: Watch) -> None:
+    """Score all points of the map of a run, clean and attacked; nothing where it has no map.
+
+    The detector has learned from some of these images, so the scores show how it sees the map, and do not judge it.
+    """
+    if not has_atlas(run):
+        return
+    finished = read_finished(run)
+    images = [one["image"] for one in finished.point_images()]
+    with watch.step("detector scores of the map") as progress:
+
+        def compute() -> Part:
+            return Part(arrays={"scores": _scores(classifier, detector, images, progress)})
+
+        finished.store.memo(STEP, 0, (detector.classifier, detector.learned, images), compute)
+
+
+def _scores(classifier: Classifier, detector: Detector, images: list[bytes], progress: Progress) -> np.ndarray:
+    parts = []
+    for start in range(0, len(images), AT_ONCE):
+        pixels = torch.from_numpy(np.stack([_pixels(one) for one in images[start : start + AT_ONCE]]))
+        parts.append(detector.score(classifier, pixels))
+        progress(start + len(pixels), len(images))
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def _pixels(content: bytes) -> np.ndarray:
+    """A stored PNG as uint8 [3, H, W]."""
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+        return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)

@@ -1,0 +1,105 @@
+"""Images from strangers: read and decoded up to a limit, and made as the loader makes them."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from heatprint.core.errors import InvalidInput
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError, OverflowError,
+          struct.error, zlib.error)  # fmt: skip
+"""What Pillow raises on damaged files, by format and place of the damage."""
+
+
+class TooLarge(InvalidInput):
+    """More bytes or pixels than are taken."""
+
+
+async def limited(stream: AsyncIterable[bytes], most_bytes: int) -> AsyncIterator[bytes]:
+    """The pieces of a body.
+
+    Raises:
+        TooLarge: At the first piece that exceeds the limit; nothing more is read.
+    """
+    count = 0
+    async for piece in stream:
+        count += len(piece)
+        if count > most_bytes:
+            raise TooLarge(f"The upload has more than {most_bytes:,} bytes. Send fewer or smaller images.")
+        yield piece
+
+
+async def read_body(stream: AsyncIterable[bytes], most_bytes: int) -> bytes:
+    """A whole body of at most so many bytes.
+
+    Raises:
+        TooLarge: It has more.
+    """
+    return b"".join([piece async for piece in limited(stream, most_bytes)])
+
+
+def read_image(content: bytes, size: int, *, most_bytes: int, most_pixels: int) -> np.ndarray:
+    """An image file as `heatprint.data` loads it: upright, on white, RGB, resized, the first frame of several.
+
+    Args:
+        content: A PNG, JPEG, WebP, BMP or GIF file.
+        size: Side in pixels it is resized to (bilinear, antialiased, aspect not kept).
+        most_bytes: Of the file.
+        most_pixels: Width times height as the file's header says, looked at before anything is decoded.
+
+    Returns:
+        uint8 [3, size, size].
+
+    Raises:
+        TooLarge: More bytes or pixels.
+        InvalidInput: Not such a file, or a damaged one.
+    """
+    if not content:
+        raise InvalidInput("The image file is empty.")
+    if len(content) > most_bytes:
+        raise TooLarge(f"The image file has {len(content):,} bytes; at most {most_bytes:,} are taken.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes that it then reads well
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > most_pixels:
+                    raise TooLarge(
+                        f"The image is {image.width} x {image.height}; at most {most_pixels:,} pixels are taken."
+                    )
+                upright = ImageOps.exif_transpose(_rgb(image))
+                small = upright.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=None)
+    except InvalidInput:
+        raise
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"The image is enormous; at most {most_pixels:,} pixels are taken.") from error
+    except UnidentifiedImageError as error:
+        raise InvalidInput(f"This is not an image file of a known kind. Send {', '.join(FORMATS)}.") from error
+    except BROKEN as error:
+        raise InvalidInput("The image file is damaged or cut short and cannot be decoded.") from error
+    return np.ascontiguousarray(np.asarray(small, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode as RGB, exactly as `heatprint.data.folder` does it, which would wake torch."""
+    exif = image.getexif()
+    if image.mode.startswith(("I;16", "I", "F")):
+        wide = np.asarray(image, dtype=np.float64)
+        top = 65535.0 if wide.max(initial=0) > 255 else 255.0
+        rgb = Image.fromarray((wide.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
+    elif "A" in image.getbands() or "transparency" in image.info:
+        layers = image.convert("RGBA")
+        rgb = Image.new("RGB", image.size, "white")
+        rgb.paste(layers, mask=layers.getchannel("A"))
+    else:
+        rgb = image.convert("RGB")
+    if exif:
+        rgb.info["exif"] = exif.tobytes()
+    return rgb
