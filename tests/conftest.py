@@ -10,7 +10,8 @@ import torch
 
 from heatprint.testing import linear_classifier, small_classifier
 
-torch.set_num_threads(2)
+# two workers share two cores; one alone takes both
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,7 @@ from heatprint.core.errors import InvalidInput, StoreError
 from heatprint.detectors import saved
 from heatprint.detectors.door import check_pixels
 from heatprint.detectors.features.table import measure
-from heatprint.detectors.heat_print import applied
-from heatprint.detectors.learners import evenly, learned
+from heatprint.detectors.learners import applied, evenly, learned
 
 NAME = "worth"
 FEWEST = 10  # images that a remedy must get right, and wrong, for anything to be learned about it
@@ -90,7 +89,7 @@ class Worth:
         told = np.tile(self.usual, (len(table), 1))
         for column, learner in enumerate(self.learners):
             if len(learner) and len(table):
-                told[:, column] = applied(learner.tobytes()).probabilities(table)[:, 1]
+                told[:, column] = applied(learner).probabilities(table)[:, 1]
         return told
 
     def best(self, classifier: Classifier, pixels: Tensor) -> tuple[str, float]:

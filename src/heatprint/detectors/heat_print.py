@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +14,7 @@ from heatprint.core.protocols import Progress
 from heatprint.detectors.examples import Examples
 from heatprint.detectors.features import FEATURES
 from heatprint.detectors.features.table import measure
-from heatprint.detectors.learners import Applied, Learner, check_learner, evenly, learned
+from heatprint.detectors.learners import Learner, applied, check_learner, evenly, learned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ class HeatPrint:
         Raises:
             StoreError: What it learned is of other features, those of another version.
         """
-        return applied(learned["learner"].tobytes()).probabilities(table)[:, 1]
+        return applied(learned["learner"]).probabilities(table)[:, 1]
 
 
 def check_features(who: str, families: tuple[str, ...], rivals: int) -> None:
@@ -83,9 +82,3 @@ def check_features(who: str, families: tuple[str, ...], rivals: int) -> None:
         raise InvalidInput(
             f"{who}: families = {families} must name at least one, each once, and rivals = {rivals} be 1 or more."
         )
-
-
-@lru_cache(maxsize=8)
-def applied(content: bytes) -> Applied:
-    """A learner from its bytes; kept, since images come one at a time to a guard."""
-    return Applied(np.frombuffer(content, dtype=np.uint8))

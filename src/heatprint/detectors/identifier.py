@@ -18,8 +18,8 @@ from heatprint.detectors.door import FEWEST, check_pixels
 from heatprint.detectors.examples import Examples
 from heatprint.detectors.families import FAMILIES
 from heatprint.detectors.features.table import measure
-from heatprint.detectors.heat_print import applied, check_features
-from heatprint.detectors.learners import Learner, check_learner, learned
+from heatprint.detectors.heat_print import check_features
+from heatprint.detectors.learners import Learner, applied, check_learner, learned
 from heatprint.detectors.strangeness import Strangeness
 
 NAME = "identifier"
@@ -126,7 +126,7 @@ class Identifier:
             )
         names_of = np.asarray(examples.names)
         content = learned(self.learner, table, names_of, _balanced(examples), seed=seed)
-        raw = applied(content.tobytes()).probabilities(held_out_table)
+        raw = applied(content).probabilities(held_out_table)
         truth = np.asarray([names.tolist().index(n) if n in names else -1 for n in held_out.names])
         known = truth >= 0
         temperature = _temperature(raw[known], truth[known])
@@ -180,7 +180,7 @@ class FittedIdentifier:
 
     def identify_from(self, table: np.ndarray) -> Identified:
         """The same from features measured already."""
-        found = _scaled(applied(self.learner.tobytes()).probabilities(table), self.temperature)
+        found = _scaled(applied(self.learner).probabilities(table), self.temperature)
         families = sorted({FAMILIES[name] for name in self.names})
         of_family = np.stack(
             [found[:, [FAMILIES[name] == family for name in self.names]].sum(1) for family in families], 1
