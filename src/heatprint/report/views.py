@@ -58,25 +58,31 @@ VIEWS: Mapping[str, Callable[[Path], str]] = {
 
 
 def sections(lines: list[str]) -> list[Section]:
-    """Our own Markdown, headings, paragraphs and tables, as sections; a section ends with its table."""
+    """Our own Markdown, headings, paragraphs and tables, as sections of one table each; the second has no title."""
     found: list[dict[str, Any]] = []
-    title = ""
-    for line in filter(None, lines):
+    told = [line for line in lines if line]
+    for line, after in zip(told, [*told[1:], ""], strict=True):
         if line.startswith("## "):
-            title = line[3:]
-            found.append({"title": title, "words": [], "heads": [], "rows": []})
+            found.append(_section(line.removeprefix("## ")))
         elif line.startswith("|---"):
             continue
+        elif line.startswith("|") and after.startswith("|---"):
+            if found[-1]["heads"]:
+                found.append(_section(""))
+            found[-1]["heads"] = _cells(line)
         elif line.startswith("|"):
-            cells = [cell.strip().replace("**", "") for cell in line.strip("|").split("|")]
-            where = "rows" if found[-1]["heads"] else "heads"
-            if where == "rows":
-                found[-1]["rows"].append(cells)
-            else:
-                found[-1]["heads"] = cells
+            found[-1]["rows"].append(_cells(line))
         else:
             found[-1]["words"].append(line)
     return [Section(**one) for one in found]
+
+
+def _section(title: str) -> dict[str, Any]:
+    return {"title": title, "words": [], "heads": [], "rows": []}
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip().replace("**", "") for cell in line.strip("|").split("|")]
 
 
 def _rendered(template: str, **content: Any) -> str:

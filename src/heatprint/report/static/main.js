@@ -43,7 +43,12 @@ function tabs(run) {
 
 function mark(view) {
   for (const tab of document.querySelectorAll("#tabs a")) {
-    if (tab.dataset.view === view) tab.setAttribute("aria-current", "page"); else tab.removeAttribute("aria-current");
+    if (tab.dataset.view !== view) {
+      tab.removeAttribute("aria-current");
+      continue;
+    }
+    tab.setAttribute("aria-current", "page");
+    tab.scrollIntoView({ block: "nearest", inline: "nearest" }); // in narrow windows the tabs scroll
   }
 }
 

@@ -64,7 +64,7 @@ function build(view, main, shared, offer, signal) {
   const brush = pixelPanel(pictures.now, shared, { now: () => seen?.after.pixels ?? null,
     best: { colour: loop.bestColour, wanted: (on) => { if (on) loop.reach(); } } });
   const gain = slider("FGSM gain", { min: 0, max: MOST_GAIN, step: 1, value: specimenOf(run, state.get())?.gain ?? 0,
-    spell: (level) => `${level} of 255` }, (level) => state.set({ gain: level }));
+    spell: (level) => `${level}/255` }, (level) => state.set({ gain: level }));
   const search = searchPanel(offer, say, signal, { specimen: () => specimenOf(run, state.get()),
     found: (base) => state.set({ base, origin: state.get().origin || state.get().base, gain: "0", edits: "" }) });
   const original = el("button", { type: "button", onclick: () => {
