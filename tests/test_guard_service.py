@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -243,6 +244,69 @@ def test_a_body_that_does_not_say_how_long_it_is_is_cut_off(port):
     assert status == 413
 
 
+@contextmanager
+def upload(port, announced, sent, kind="image/png"):
+    """A connection that has announced so many bytes of a body and sent these, and then says nothing."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as link:
+        link.sendall(
+            f"POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
+            f"Content-Length: {announced}\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
+        assert link.recv(100).startswith(b"HTTP/1.1 100")  # it is being read
+        link.sendall(sent)
+        yield link
+
+
+def test_idle_uploads_shut_nobody_out(port, images):
+    with ExitStack() as idle:
+        for _ in range(20):
+            idle.enter_context(upload(port, Settings.most_bytes, b"x"))
+        assert ask(port, body=png(images[0]), content_type="image/png")[0] == 200
+
+
+@pytest.mark.parametrize("kind", ["image/png", "multipart/form-data; boundary=x"])
+def test_bytes_that_have_arrived_are_held_until_their_request_ends(guard, images, kind):
+    most, body = 100_000, form((IMAGE, png(images[0])))
+    start = form((IMAGE, bytes(most)))[: most - len(body) + 1]  # both would fit but for one byte
+
+    def status():
+        return ask(port, body=body, content_type="multipart/form-data; boundary=x")[0]
+
+    with serving(guard, most_bytes=most, most_held=most) as port:
+        with upload(port, most, start, kind):
+            wait_for(lambda: status() == 429)
+        wait_for(lambda: status() == 200)
+        with upload(port, most, start[:-1], kind):
+            assert [status() for _ in range(5)] == [200] * 5
+
+
+@pytest.mark.parametrize("kind", ["image/png", "multipart/form-data; boundary=x"])
+def test_a_body_that_does_not_arrive_is_given_up(guard, images, kind):
+    with serving(guard, read_s=1) as port, upload(port, 1000, b"--x\r\n", kind) as link:
+        with link.makefile("rb") as told:
+            answer = told.read()  # to the end: the connection is closed
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"did not arrive within 1 s" in answer
+        assert counted(port, 'heatprint_guard_requests_total{outcome="refused"}') == 1
+        assert counted(port, 'heatprint_guard_requests_total{outcome="failed"}') == 0
+        assert ask(port, body=png(images[0]), content_type="image/png")[0] == 200
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode"])
+def test_names_that_are_not_in_their_charset_are_refused_in_words(charset, port, images):
+    body = form((IMAGE, png(images[0])))
+    failed = counted(port, 'heatprint_guard_requests_total{outcome="failed"}')
+    status, _, content = ask(port, body=body, content_type=f"multipart/form-data; boundary=x; charset={charset}")
+    assert (status, "charset" in json.loads(content)["detail"]) == (400, True)
+    assert counted(port, 'heatprint_guard_requests_total{outcome="failed"}') == failed
+
+
+def test_a_name_with_half_a_character_is_spelled_out(port, images):
+    body = form((IMAGE.replace("a.png", r"\ud800.png"), png(images[0])))
+    status, _, content = ask(port, body=body, content_type="multipart/form-data; boundary=x; charset=unicode_escape")
+    assert (status, json.loads(content)["images"][0]["file"]) == (200, r"\ud800.png")
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "..%5c", "x" * 4000, "%00",
                                   "0" * 32, "…".encode().hex()])  # fmt: skip
 def test_no_path_leads_anywhere(name, port):
@@ -292,7 +356,7 @@ def test_the_api_describes_itself_without_foreign_pages(port):
     assert {"/v1/check", "/v1/heat/{name}.png", "/health/live", "/health/ready", "/metrics"} == set(paths)
     check = paths["/v1/check"]["post"]
     assert set(check["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
-    assert {"200", "400", "401", "413", "415", "429", "503"} <= set(check["responses"])
+    assert {"200", "400", "401", "408", "413", "415", "429", "503"} <= set(check["responses"])
     for page in ("/docs", "/redoc"):
         assert ask(port, "GET", page)[0] == 404
 
@@ -441,8 +505,6 @@ def test_the_client_says_when_nobody_answers(port):
 @contextmanager
 def serving_nothing():
     """A port at which nobody listens."""
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 import warnings
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heatprint.core.errors import InvalidInput
+from heatprint.core.errors import HeatprintError, InvalidInput
 
 if TYPE_CHECKING:
     from heatprint.web.bench import Bench
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
+TOKEN = re.compile(r"[A-Za-z0-9._~-]{8,}")
 MODEL = "models/clear"
 
 
@@ -33,6 +36,10 @@ def serve(
 ) -> None:
     """Look at a run in the browser: the map, each pair, strategies, results, and a live laboratory."""
     uvicorn, inspector = _web()
+    if token and not TOKEN.fullmatch(token):
+        raise InvalidInput("serve: a token is 8 or more letters, digits and . _ ~ -, since it stands in an address.")
+    if host in EVERYWHERE and not name:
+        raise InvalidInput(f"serve: {host} is every address of this machine; say with --name under which it is asked.")
     word = token or secrets.token_urlsafe(24)
     app = inspector(run, _waking(run), token=word, hosts=_hosts(host, name or []))
     listening = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, access_log=False)
@@ -82,7 +89,9 @@ def _waking(run: Path) -> Callable[[], Bench] | None:
             warnings.simplefilter("ignore", ConservationWarning)  # every look says it in words
 
             awake.set_result(Laboratory.open(run))
-        except BaseException as error:  # told to whoever asks for the laboratory
+        except HeatprintError as error:  # told to whoever asks for the laboratory
+            awake.set_exception(HeatprintError(f"The laboratory could not be opened: {error} Then start it again."))
+        except BaseException as error:
             awake.set_exception(error)
 
     threading.Thread(target=wake, daemon=True, name="laboratory").start()

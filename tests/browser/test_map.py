@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from shutil import copy, copytree
 from statistics import median
 from typing import Any
 
@@ -18,63 +19,21 @@ from heatprint.runs.columns import packed
 from heatprint.runs.shown import Shown
 from heatprint.web.specimens import png_of
 
-REPORT = Path(__file__).parents[2] / "src" / "heatprint" / "report"
+HERE = Path(__file__).parent
+REPORT = HERE.parents[1] / "src" / "heatprint" / "report"
 MOST_MS = 60  # of a frame, under software rendering
 TITLES = {"clean": "clean", "fgsm": "FGSM", "pgd": "PGD", "one-pixel": "one pixel"}
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>map</title>
-<link rel="icon" href="data:,"><link rel="stylesheet" href="/static/report.css">
-<link rel="stylesheet" href="/static/controls.css"><link rel="stylesheet" href="/static/style.css">
-<link rel="stylesheet" href="/static/map/map.css"></head>
-<body><p id="status" role="status"></p><main id="main" class="view-map"></main>
-<script type="module" src="/page.js"></script></body></html>"""
-SCRIPT = """
-import { unpack } from "/static/data.js";
-import { createState } from "/static/state.js";
-import { show } from "/static/map/view.js";
-const name = new URLSearchParams(location.search).get("run");
-if (location.search.includes("plain")) HTMLCanvasElement.prototype.getContext = new Proxy(
-  HTMLCanvasElement.prototype.getContext,
-  { apply: (get, canvas, [kind, ...rest]) => (kind === "webgl2" ? null : get.call(canvas, kind, ...rest)) });
-const facts = await fetch(`/${name}.json`).then((answer) => answer.json());
-const points = await fetch(`/${name}.bin`).then((answer) => answer.arrayBuffer());
-window.run = unpack(facts, points, () => "/image.png");
-window.state = createState();
-window.said = [];
-const say = (words) => said.push(words);
-const began = performance.now();
-window.undo = show(document.getElementById("main"), { run, state, say });
-window.shownIn = performance.now() - began;
-const canvas = document.querySelector(".mv-points");
-const at = (kind, x, y, more = {}) => {
-  const box = canvas.getBoundingClientRect();
-  canvas.dispatchEvent(new PointerEvent(kind, { pointerId: 1, pointerType: "mouse", button: 0, bubbles: true,
-    clientX: box.left + x, clientY: box.top + y, ...more }));
-};
-window.at = at;
-// times between frames while `step` is called once in each; the last wait is for the card to have drawn everything
-window.frames = async (step, count) => {
-  const next = () => new Promise((done) => requestAnimationFrame(() => done(performance.now())));
-  const gl = canvas.getContext("webgl2");
-  for (let warm = 0; warm < 8; warm++) { step(warm); await next(); }
-  const times = [await next()];
-  for (let frame = 0; frame < count; frame++) { step(frame); times.push(await next()); }
-  gl?.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
-  const whole = (performance.now() - times[0]) / count;
-  return { times: times.slice(1).map((time, frame) => time - times[frame]), whole };
-};
-window.ready = true;
-"""
 
 
-def drawn(count: int, *, placed: bool = True) -> Shown:
-    """Half originals, half copies of them, in 20 groups of places."""
+def drawn(count: int, *, placed: bool = True, fallen: float = 0.7) -> Shown:
+    """Half originals, half copies of them of which a share has fallen, in 20 groups of places."""
     rng, half = np.random.default_rng(0), count // 2
     group = rng.integers(0, 20, count)
     centres = rng.uniform(-12, 12, (20, 2))
     umap = (centres[group] + rng.normal(0, 0.9, (count, 2))).astype("<f4")
     copy = np.arange(count) >= half
     label = np.tile(group[:half] % 4, 2).astype("<i2")
-    success = (copy & (rng.random(count) < 0.7)).astype("u1")
+    success = (copy & (rng.random(count) < fallen)).astype("u1")
     columns = {
         "umap": umap if placed else np.full_like(umap, np.nan),
         "pca": (rng.normal(0, [3, 1], (count, 2)) if placed else np.full((count, 2), np.nan)).astype("<f4"),
@@ -96,40 +55,25 @@ def drawn(count: int, *, placed: bool = True) -> Shown:
     )  # fmt: skip
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """The static folder, and what the tests put beside it."""
-
-    def __init__(self, *args: Any, extra: dict[str, tuple[str, bytes]], **kwargs: Any) -> None:
-        self.extra = extra
-        super().__init__(*args, directory=str(REPORT), **kwargs)
-
-    def do_GET(self) -> None:
-        kind, content = self.extra.get(self.path.partition("?")[0], ("", b""))
-        if not kind:
-            return super().do_GET()
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.end_headers()
-        self.wfile.write(content)
-
+class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
 
 
 @pytest.fixture(scope="module")
-def origin() -> Iterator[str]:
-    extra = {
-        "/page": ("text/html", PAGE.encode()),
-        "/page.js": ("text/javascript", SCRIPT.encode()),
-        "/static/report.css": ("text/css", (REPORT / "templates" / "style.css").read_bytes()),
-        "/image.png": ("image/png", png_of(np.full((3, 8, 8), 128, np.uint8))),
-    }
-    runs = {"many": drawn(100_000), "few": drawn(600), "unplaced": drawn(40, placed=False), "none": drawn(0)}
-    for name, run in runs.items():
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("map")
+    copytree(REPORT / "static", folder / "static")
+    copy(REPORT / "templates" / "style.css", folder / "report.css")
+    for name in ("map.html", "map.js"):
+        copy(HERE / name, folder)
+    (folder / "image.png").write_bytes(png_of(np.full((3, 8, 8), 128, np.uint8)))
+    runs = {"many": drawn(100_000), "few": drawn(600), "fallen": drawn(40, fallen=1.0)}
+    for name, run in {**runs, "unplaced": drawn(40, placed=False), "none": drawn(0)}.items():
         facts, block = packed(run)
-        extra[f"/{name}.json"] = ("application/json", json.dumps(facts).encode())
-        extra[f"/{name}.bin"] = ("application/octet-stream", block)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, extra=extra))
+        (folder / f"{name}.json").write_text(json.dumps(facts))
+        (folder / f"{name}.bin").write_bytes(block)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -146,7 +90,7 @@ def look(chromium: Any, origin: str) -> Iterator[Any]:
     sheet.on("pageerror", lambda error: wrong.append(str(error)))
 
     def opened(run: str, state: str = "", more: str = "") -> Any:
-        sheet.goto(f"{origin}/page?run={run}{more}#{state}")
+        sheet.goto(f"{origin}/map.html?run={run}{more}#{state}")
         sheet.wait_for_function("window.ready")
         sheet.wait_for_timeout(100)
         return sheet
@@ -175,6 +119,13 @@ def places(page: Any, run: Shown, *, morph: float = 1.0) -> np.ndarray:
     return middle + (at - (low + high) / 2) * scale * np.array([1, -1])
 
 
+def sight(page: Any, run: Shown) -> np.ndarray:
+    """Where rows lie on the canvas, as the state has it. [rows, 2]."""
+    box = page.locator(".mv-points").bounding_box()
+    x, y, scale = map(float, page.evaluate("state.get().at").split(","))
+    return [box["width"] / 2, box["height"] / 2] + (run.columns["umap"] - [x, y]) * [scale, -scale]
+
+
 def inside(polygon: list[tuple[float, float]], points: np.ndarray) -> np.ndarray:
     """Even-odd, one edge after the other."""
     odd = np.zeros(len(points), bool)
@@ -194,6 +145,8 @@ def drag(page: Any, corners: list[tuple[float, float]]) -> None:
     page.mouse.up()
 
 
+WHEEL = """() => { document.querySelector('.mv-points').dispatchEvent(new WheelEvent('wheel', {
+    deltaY: -240, clientX: 500, clientY: 300, bubbles: true, cancelable: true })); return state.get().at; }"""
 STAR = [(480 + r * np.sin(a), 330 - r * np.cos(a)) for r, a in
         zip([260, 110] * 6, np.arange(12) * np.pi / 6, strict=True)]  # fmt: skip
 
@@ -287,7 +240,7 @@ def test_filters_show_copies_with_their_originals(look, words, picks):
     assert f"{2 * len(copies)} of 600 shown" in shown(page)
     page.get_by_role("button", name="Show everything").click()
     assert "600 of 600 shown" in shown(page)
-    assert page.evaluate("location.hash") in ("", "#")
+    assert page.evaluate("(state.flush(), location.hash)") in ("", "#")
 
 
 def test_the_legend_hides_and_a_link_shows_the_same(look):
@@ -298,11 +251,59 @@ def test_the_legend_hides_and_a_link_shows_the_same(look):
     page.wait_for_function("state.get().filter === 'all:image.1'")
     wanted = sum("image.1" in name for name in run.ids[300:])
     assert f"{wanted} of 600 shown" in shown(page)
-    link = page.evaluate("location.hash").removeprefix("#")
+    link = page.evaluate("(state.flush(), location.hash)").removeprefix("#")
     look("unplaced")
     again = look("few", link)
     assert f"{wanted} of 600 shown" in shown(again)
     assert again.input_value(".mv-group input[type=search]") == "image.1"
+
+
+def test_what_is_hidden_and_in_sight_outlasts_leaving_and_a_link(look):
+    run, page = drawn(600), look("few", "colour=label")
+    page.locator(".mv-entry", has_text="bee").click()
+    assert page.evaluate(WHEEL) == ""  # not before the movement has ended
+    page.wait_for_function("state.get().at")
+    link = page.evaluate("(state.flush(), location.hash)").removeprefix("#")
+    at, stays = page.evaluate("state.get().at"), run.columns["label"] != 1
+    box, points = page.locator(".mv-points").bounding_box(), sight(page, run)
+    away = np.where(stays, np.hypot(*(points[:, None] - points).transpose(2, 0, 1)), np.inf)
+    alone = np.partition(away, 1, axis=1)[:, 1] * (stays & (np.abs(points - [450, 330]) < [300, 230]).all(1))
+    row = int(alone.argmax())  # the one that can be pointed at most safely
+    for leave in (None, lambda: page.evaluate("(undo(), begin())"), lambda: [look("none"), look("few", link)]):
+        if leave:
+            leave()
+            page.wait_for_timeout(500)  # until it would have been told that all is in sight
+        assert page.evaluate("state.get().at") == at
+        assert f"{stays.sum()} of 600 shown" in shown(page)
+        page.mouse.move(0, 0)
+        page.mouse.move(box["x"] + points[row][0], box["y"] + points[row][1])
+        assert page.text_content(".mv-card-name") == run.ids[row]
+    page.locator(".mv-two select").first.select_option("predicted")
+    assert "600 of 600 shown" in shown(page)
+    page.get_by_role("button", name="Fit").click()
+    page.wait_for_function("state.get().at === ''")
+
+
+def test_the_selection_outlasts_leaving_and_what_was_chosen_meanwhile_is_in_sight(look):
+    run = drawn(600)
+    x, y = run.columns["umap"][7]
+    far = int(np.hypot(*(run.columns["umap"][:300] - [x, y]).T).argmax())
+    page = look("few", f"row=clean/image.7.png&at={x},{y},300")
+    page.focus(".mv-points")
+    page.keyboard.press("Space")
+    page.evaluate(f"(undo(), state.set({{ row: run.key({far}) }}), begin())")
+    assert "1 selected" in shown(page)
+    assert page.get_attribute(".mv-drawer tbody tr", "data-row") == "7"
+    page.wait_for_function(f"Math.abs({x} - state.get().at.split(',')[0]) > 0.1")
+    box, at = page.locator(".mv-points").bounding_box(), sight(page, run)[far]
+    assert ((at > 0) & (at < [box["width"], box["height"]])).all()
+
+
+def test_a_filter_that_can_find_nothing_is_not_offered(look):
+    for run, offered in [("few", True), ("fallen", False)]:
+        select = look(run).get_by_label("Which copies")
+        assert (select.locator("option[value=moved]").count() == 1) == offered
+        assert ("no copy in this run" in (select.get_attribute("title") or "")) != offered
 
 
 def test_nothing_to_show_is_said_with_a_way_out(look):

@@ -168,7 +168,7 @@ def test_the_gain_slider_asks_one_thing_at_a_time_and_ends_at_the_newest(
     assert page.inner_text(PREDICTION) != first
     assert max(looks) == 1
     assert 1 <= len(looks) - before <= 12
-    assert "gain=12" in page.url
+    page.wait_for_url(lambda url: "gain=12" in url)
     page.reload()
     page.wait_for_function(f"text => document.querySelector('{PREDICTION}')?.innerText.includes(text)", arg=wanted)
 
@@ -197,7 +197,7 @@ def test_a_pixel_is_painted_by_keyboard_and_downloaded(page: Any, served: Any, c
     page.get_by_role("button", name="Undo last").click()
     page.wait_for_function("text => document.querySelector('.lab-grid > :last-child').innerText.includes(text)",
                            arg=f"0 of {side * side:,}")  # fmt: skip
-    assert "edits" not in page.url
+    page.wait_for_url(lambda url: "edits" not in url)
 
 
 def test_an_upload_is_taken_and_garbage_is_refused_in_words(page: Any, served: Any, clean: str) -> None:
@@ -206,12 +206,12 @@ def test_an_upload_is_taken_and_garbage_is_refused_in_words(page: Any, served: A
     field = page.locator("input[type=file]")
     field.set_input_files({"name": "broken.png", "mimeType": "image/png", "buffer": b"\x89PNG no image at all"})
     page.get_by_role("alert").filter(has_text="image").wait_for(timeout=WAIT)
-    assert "base=" not in page.url
+    page.wait_for_url(lambda url: "base=" not in url)
     sink = io.BytesIO()
     Image.fromarray(stored(page, served, clean)).resize((60, 40)).save(sink, format="PNG")
     field.set_input_files({"name": "mine.png", "mimeType": "image/png", "buffer": sink.getvalue()})
     page.wait_for_selector(PREDICTION, timeout=WAIT)
-    assert "base=kept" in page.url
+    page.wait_for_url(lambda url: "base=kept" in url)
     assert page.inner_text(".specimen-name") == "your image"
     assert page.locator(".image-panel .problem").is_hidden()
 
@@ -222,6 +222,7 @@ def test_a_search_ends_in_an_image_that_is_compared_with_its_origin(page: Any, s
     page.get_by_role("combobox", name="Attack").select_option("pgd")
     page.get_by_role("button", name="Start the search").click()
     page.get_by_text(re.compile("What was found is now the image|Nothing was found")).first.wait_for(timeout=WAIT)
+    page.wait_for_timeout(400)
     if "base=kept" in page.url:
         page.wait_for_selector(f"{PREDICTION} .wrong", timeout=WAIT)
         before = ".four > :nth-child(1) canvas"

@@ -69,12 +69,34 @@ def test_the_token_leaves_the_address_for_a_cookie_no_script_reads(served):
     assert elsewhere.headers["location"] == "/evil.example/"
 
 
+def test_the_token_leaves_the_address_of_who_is_known_already(served):
+    cookie = f"heatprint-{served.origin.rpartition(':')[2]}={TOKEN}"
+    answer, _ = ask(served, f"/?token={TOKEN}", Authorization=None, Cookie=cookie)
+    assert (answer.status, answer.headers["location"]) == (303, "/")
+
+
+@pytest.mark.parametrize("foreign", ["foo[bar]=1", 'a={"x":1, "y":2}', "x=\xfc y", "=;;=", "a"])
+def test_cookies_of_other_servers_lock_nobody_out(served, foreign):
+    own = f"heatprint-{served.origin.rpartition(':')[2]}={TOKEN}"
+    assert ask(served, "/api/run", Authorization=None, Cookie=f"{foreign}; {own}")[0].status == 200
+
+
+@pytest.mark.parametrize("path", ["/%5Cevil.example", "/%0d%0aX-Evil:1", "/\\\\evil.example"])
+def test_a_welcome_leads_nowhere_else(served, path):
+    answer, _ = ask(served, f"{path}?token={TOKEN}", Authorization=None)
+    assert answer.status in (303, 400)
+    assert "x-evil" not in answer.headers
+    assert not (answer.headers.get("location") or "/").startswith(("//", "/\\"))
+
+
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil:80", "", "0.0.0.0"])
 def test_other_names_are_not_answered_even_with_the_token(served, host):
     assert ask(served, "/api/run", Host=host)[0].status == 421
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1:1", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://[", "https://127.0.0.1:1", "http://localhost"]
+)
 def test_pages_of_other_sites_are_not_answered(served, origin):
     assert ask(served, "/api/run", Origin=origin)[0].status == 403
     assert ask(served, "/api/live/upload", method="POST", body=b"x", Origin=origin)[0].status == 403
@@ -118,6 +140,21 @@ def test_the_run_folder_itself_is_not_served(served):
     for path in ("/run.json", "/api/run.json", "/static/run.json", "/metrics.json", "/models/clear/model.safetensors",
                  f"/static/{served.run}/run.json", f"/{served.run}/run.json"):  # fmt: skip
         assert ask(served, path)[0].status == 404
+
+
+def test_a_run_with_a_link_that_leads_out_is_refused(tmp_path: Path):
+    from heatprint.core.errors import StoreError
+    from heatprint.runs.inside import inside
+
+    run = tmp_path / "run"
+    (run / "cards").mkdir(parents=True)
+    (run / "a.json").write_text("{}")
+    (run / "b.json").symlink_to(run / "a.json")
+    inside(run)
+    (tmp_path / "secret.json").write_text("{}")
+    (run / "cards" / "x").symlink_to(tmp_path)
+    with pytest.raises(StoreError, match="cards/x"):
+        inside(run)
 
 
 def test_a_link_that_leads_out_of_the_static_folder_is_not_followed(tmp_path: Path):
@@ -180,6 +217,17 @@ def test_an_image_is_the_stored_one(served):
     np.testing.assert_array_equal(pixels_of(content), pixels_of(read_shown(served.run).images[0]))
     for row in (-1, len(served.rows), 10**9):
         assert ask(served, f"/api/image/{row}.png")[0].status == 404
+
+
+def test_a_damaged_file_of_a_view_says_what_to_do(served):
+    told = served.run / "forensics.json"
+    told.write_text('{"a": 1}')
+    try:
+        answer, content = ask(served, "/view/detection")
+    finally:
+        told.unlink()
+    assert answer.status == 422
+    assert "damaged" in json.loads(content)["error"]
 
 
 @pytest.mark.parametrize("name", ["clusters", "results", "detection", "defences"])
@@ -254,6 +302,16 @@ def test_a_bomb_and_a_flood_are_refused_before_they_are_opened(served):
     try:
         answer, _ = ask(served, "/api/live/upload", method="POST", body=bytes(17 * 2**20))
         assert answer.status in (413, 422)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it hung up while we were still sending
+
+
+def test_a_long_question_is_refused_before_it_is_read(served):
+    body = json.dumps({"specimen": {"base": "row:0"}, "method": "a" * 70_000}).encode()
+    try:
+        answer, content = ask(served, "/api/live/look", method="POST", body=body)
+        assert answer.status == 413
+        assert "bytes" in json.loads(content)["error"]
     except (BrokenPipeError, ConnectionResetError):
         pass  # it hung up while we were still sending
 

@@ -51,10 +51,33 @@ def test_tabs_work_by_keyboard_and_each_view_takes_the_focus(page: Any) -> None:
     assert page.evaluate("document.activeElement.id") == "main"
 
 
+def test_the_skip_link_stays_in_its_view(page: Any) -> None:
+    page.wait_for_selector("#tabs a")
+    page.evaluate("location.hash = '#view=results'")
+    page.wait_for_selector("#table-1")
+    page.focus("a.skip")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.wait_for_timeout(400)
+    assert page.locator("#table-1").count() == 1
+    assert "view=results" in page.url
+
+
+def test_views_change_where_the_browser_refuses_addresses(page: Any) -> None:
+    page.wait_for_selector("#tabs a")
+    refused = "throw new DOMException('too often', 'SecurityError')"
+    page.evaluate(f"() => {{ history.replaceState = () => {{ {refused}; }}; }}")
+    page.click('#tabs a[data-view="results"]')
+    page.wait_for_selector("#table-1")
+    page.click('#tabs a[data-view="clusters"]')
+    page.wait_for_selector("#atlas")
+
+
 def test_a_link_shows_the_same_view_in_another_window(page: Any, served: Any) -> None:
     page.wait_for_selector(".mv canvas", timeout=WAIT)
     page.select_option("label:has-text('Colour') select", "label")
     page.get_by_role("button", name="PCA").click()
+    page.wait_for_url(lambda url: "pca" in url)
     address = page.url
     assert "colour=label" in address
     assert "projection=pca" in address

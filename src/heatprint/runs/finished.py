@@ -112,8 +112,9 @@ class Finished:
 
 
 def has_atlas(run: Path) -> bool:
-    """Whether a folder holds a finished run with an atlas, so that `read_finished` has something to read."""
-    return (run / "metrics.json").is_file() and bool(_json(run, "metrics.json", ("classes",)).get("atlas"))
+    """Whether a folder holds a finished run with an atlas and its images, so that `read_finished` can read it."""
+    kept = (run / "metrics.json").is_file() and (run / "atlas" / "images" / "_done").is_dir()
+    return kept and bool(_json(run, "metrics.json", ("classes",)).get("atlas"))
 
 
 def read_finished(run: Path) -> Finished:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from starlette.requests import cookie_parser
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -65,13 +66,13 @@ class Access:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
         if _name(host) not in self.hosts:
-            await _refuse(send, 421, "This server is not asked for under that name. Start it with --host NAME.")
+            await _refuse(send, 421, "This server is not asked for under that name. Start it with --name NAME.")
         elif not _same_origin(headers.get("origin"), host):
             await _refuse(send, 403, "Requests from pages of other sites are not answered.")
-        elif scope["path"] in self.open_paths or self._known(headers, host):
-            await self.app(scope, receive, _signed(send))
         elif self._equal(_asked(scope).get("token", "")) and scope["method"] == "GET":
             await _welcome(send, scope, _cookie(host), self.token or "")
+        elif scope["path"] in self.open_paths or self._known(headers, host):
+            await self.app(scope, receive, _signed(send))
         else:
             await _refuse(send, 401, TOKEN_WANTED)
 
@@ -81,11 +82,7 @@ class Access:
         scheme, _, word = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._equal(word.strip()):
             return True
-        try:
-            found = SimpleCookie(headers.get("cookie", "")).get(_cookie(host))
-        except CookieError:
-            return False
-        return found is not None and self._equal(found.value)
+        return self._equal(cookie_parser(headers.get("cookie", "")).get(_cookie(host), ""))
 
     def _equal(self, word: str) -> bool:
         return self.token is not None and hmac.compare_digest(word.encode(), self.token.encode())
@@ -104,7 +101,10 @@ def _cookie(host: str) -> str:
 
 
 def _same_origin(origin: str | None, host: str) -> bool:
-    return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+    try:
+        return origin is None or urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:  # "http://["
+        return False
 
 
 def _asked(scope: Scope) -> dict[str, str]:
@@ -130,7 +130,8 @@ def _signed(send: Send) -> Send:
 async def _welcome(send: Send, scope: Scope, cookie: str, token: str) -> None:
     """Take the token out of the address, where it would be bookmarked and shared, into a cookie."""
     rest = urlencode([pair for pair in _asked(scope).items() if pair[0] != "token"])
-    where = "/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else "")  # never //host: that would lead elsewhere
+    path = quote(scope["path"].lstrip("/\\"), safe="/")  # never //host: that would lead elsewhere
+    where = f"/{path}" + (f"?{rest}" if rest else "")
     headers = {"location": where, "set-cookie": f"{cookie}={token}; HttpOnly; SameSite=Strict; Path=/"}
     await _answer(send, 303, b"", headers)
 

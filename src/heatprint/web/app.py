@@ -14,18 +14,21 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 
 from heatprint import report
-from heatprint.core.errors import HeatprintError
+from heatprint.core.errors import HeatprintError, StoreError
 from heatprint.report.views import VIEWS
 from heatprint.runs.columns import packed
+from heatprint.runs.inside import inside
 from heatprint.runs.shown import Shown, read_shown
 from heatprint.web.access import LOOPBACK, Access
 from heatprint.web.bench import Bench
 from heatprint.web.jobs import Busy, Jobs
-from heatprint.web.live import live_routes
+from heatprint.web.limits import Limits
+from heatprint.web.live import MOST_BYTES, live_routes
 from heatprint.web.specimens import Specimens
 
 STATIC = Path(report.__file__).parent / "static"  # shared with the report, which carries some of it
 STYLE = Path(report.__file__).parent / "templates" / "style.css"  # the report's colours and type
+LIVE = "/api/live"
 NEAR = 12  # neighbours of an image
 log = logging.getLogger("heatprint.web")
 
@@ -46,8 +49,9 @@ def inspector(
         hosts: Names by which the server may be asked for.
 
     Raises:
-        StoreError: The folder is not such a run, or damaged.
+        StoreError: The folder is not such a run, or damaged, or links in it lead out of it.
     """
+    inside(run)
     shown, jobs = read_shown(run), Jobs()
 
     @asynccontextmanager
@@ -56,12 +60,13 @@ def inspector(
         jobs.close()
 
     app = FastAPI(title="heatprint inspector", docs_url=None, redoc_url=None, openapi_url=None, lifespan=life)
+    app.add_middleware(Limits, longer={f"{LIVE}/upload": MOST_BYTES})
     app.add_middleware(Access, token=token, hosts=hosts)
     _errors(app)
     _pages(app, run)
     _columns(app, shown, live=bench is not None)
     if bench is not None:
-        app.include_router(live_routes(bench, Specimens(shown), jobs), prefix="/api/live")
+        app.include_router(live_routes(bench, Specimens(shown), jobs), prefix=LIVE)
     app.mount("/static", StaticFiles(directory=STATIC, follow_symlink=False))
     return app
 
@@ -81,7 +86,18 @@ def _pages(app: FastAPI, run: Path) -> None:
     def view(name: str) -> Response:
         if name not in VIEWS:
             return _nothing(f"There is no view {name!r}.")
-        return HTMLResponse(VIEWS[name](run))
+        return HTMLResponse(_section(name, run))
+
+
+def _section(name: str, run: Path) -> str:
+    try:
+        return VIEWS[name](run)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # files that are not as we wrote them
+        log.warning("view %s", name, exc_info=error)
+        raise StoreError(
+            f"What the run holds for this view is damaged or of another version ({type(error).__name__}). Run the "
+            "command that made it again; `heatprint study` on the same folder does only what is missing."
+        ) from error
 
 
 def _columns(app: FastAPI, shown: Shown, *, live: bool) -> None:

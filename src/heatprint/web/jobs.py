@@ -54,8 +54,9 @@ class Job:
         self.done, self.of, self.note = done, of, note
 
     def told(self) -> dict[str, Any]:
-        """For an answer."""
-        return {"job": self.name, "state": self.state, "done": self.done, "of": self.of, "note": self.note,
+        """For an answer; a job that was stopped before its turn came says so at once."""
+        state = "stopped" if self.state == "waiting" and self.stop.is_set() else self.state
+        return {"job": self.name, "state": state, "done": self.done, "of": self.of, "note": self.note,
                 "result": self.result}  # fmt: skip
 
 
@@ -68,6 +69,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Job] = OrderedDict()
+        self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="search")
 
     def start(self, work: Callable[[Job], dict[str, Any]]) -> Job:
@@ -76,12 +78,13 @@ class Jobs:
         Raises:
             Busy: Too much is waiting.
         """
-        if sum(job.state in ("waiting", "running") for job in self._known.values()) >= MOST:
-            raise Busy(f"{MOST} searches are waiting already. Wait for one to end, or stop one.")
         job = Job(name=secrets.token_hex(8))
-        self._known[job.name] = job
-        while len(self._known) > KEPT:
-            self._known.popitem(last=False)
+        with self._lock:
+            if sum(one.state in ("waiting", "running") for one in self._known.values()) >= MOST:
+                raise Busy(f"{MOST} searches are waiting already. Wait for one to end, or stop one.")
+            self._known[job.name] = job
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
         self._worker.submit(self._run, job, work)
         return job
 
@@ -91,14 +94,16 @@ class Jobs:
         Raises:
             InvalidInput: There is none, or it is long past.
         """
-        if name not in self._known:
-            raise InvalidInput("there is no such search; start it again.")
-        return self._known[name]
+        with self._lock:
+            if name not in self._known:
+                raise InvalidInput("there is no such search; start it again.")
+            return self._known[name]
 
     def close(self) -> None:
         """Ask all to end."""
-        for job in self._known.values():
-            job.stop.set()
+        with self._lock:
+            for job in self._known.values():
+                job.stop.set()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, job: Job, work: Callable[[Job], dict[str, Any]]) -> None:

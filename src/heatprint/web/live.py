@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from heatprint.web.bench import Bench, Judged
 from heatprint.web.jobs import Job, Jobs
 from heatprint.web.specimens import Specimen, Specimens, png_of
-from heatprint.web.uploads import read_body, read_image
+from heatprint.web.uploads import read_image
 
 GAINS = tuple(range(17))  # of the curve, levels
 MOST_MARKED = 64  # changed pixels that a page can mark
 MOST_BYTES, MOST_PIXELS = 16 * 2**20, 40_000_000  # of an upload
+AT_ONCE = 2  # uploads that are decoded; a large one takes hundreds of megabytes
 
 
 class Asked(BaseModel):
@@ -55,6 +58,7 @@ def live_routes(bench: Callable[[], Bench], specimens: Specimens, jobs: Jobs) ->
 
 def _looking(routes: APIRouter, bench: Callable[[], Bench], specimens: Specimens) -> None:
     """What there is to choose from, uploads, and prediction and heat map of an image."""
+    reading = asyncio.Semaphore(AT_ONCE)
 
     @routes.get("")
     def about() -> dict[str, Any]:
@@ -68,9 +72,14 @@ def _looking(routes: APIRouter, bench: Callable[[], Bench], specimens: Specimens
 
     @routes.post("/upload")
     async def upload(request: Request) -> Any:
-        content = await read_body(request.stream(), MOST_BYTES)
-        pixels = read_image(content, bench().size, most_bytes=MOST_BYTES, most_pixels=MOST_PIXELS)
-        return {"base": specimens.keep(pixels, None)}
+        content = await request.body()
+
+        def read() -> str:
+            pixels = read_image(content, bench().size, most_bytes=MOST_BYTES, most_pixels=MOST_PIXELS)
+            return specimens.keep(pixels, None)
+
+        async with reading:
+            return {"base": await run_in_threadpool(read)}
 
     @routes.post("/look")
     def look(asked: Asked) -> dict[str, Any]:

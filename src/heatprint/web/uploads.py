@@ -6,7 +6,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -23,8 +23,15 @@ class TooLarge(InvalidInput):
     """More bytes or pixels than are taken."""
 
 
-async def limited(stream: AsyncIterable[bytes], most_bytes: int) -> AsyncIterator[bytes]:
+async def limited(
+    stream: AsyncIterable[bytes], most_bytes: int, arrived: Callable[[int], None] = lambda count: None
+) -> AsyncIterator[bytes]:
     """The pieces of a body.
+
+    Args:
+        stream: Where they come from.
+        most_bytes: Of all of them.
+        arrived: Told the bytes of every piece before it is handed on; what it raises ends the reading.
 
     Raises:
         TooLarge: At the first piece that exceeds the limit; nothing more is read.
@@ -34,16 +41,19 @@ async def limited(stream: AsyncIterable[bytes], most_bytes: int) -> AsyncIterato
         count += len(piece)
         if count > most_bytes:
             raise TooLarge(f"The upload has more than {most_bytes:,} bytes. Send fewer or smaller images.")
+        arrived(len(piece))
         yield piece
 
 
-async def read_body(stream: AsyncIterable[bytes], most_bytes: int) -> bytes:
-    """A whole body of at most so many bytes.
+async def read_body(
+    stream: AsyncIterable[bytes], most_bytes: int, arrived: Callable[[int], None] = lambda count: None
+) -> bytes:
+    """A whole body of at most so many bytes; arguments as in `limited`.
 
     Raises:
         TooLarge: It has more.
     """
-    return b"".join([piece async for piece in limited(stream, most_bytes)])
+    return b"".join([piece async for piece in limited(stream, most_bytes, arrived)])
 
 
 def read_image(content: bytes, size: int, *, most_bytes: int, most_pixels: int) -> np.ndarray:

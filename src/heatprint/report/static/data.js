@@ -29,7 +29,7 @@ export async function loadRun() {
     ask("api/run").then((answer) => answer.json()),
     ask("api/points").then((answer) => answer.arrayBuffer()),
   ]);
-  return unpack(facts, points, (row) => `api/image/${row}.png`);
+  return unpack(facts, points, (row) => `api/image/${row}.png?of=${facts.digest}`);
 }
 
 // facts: see columns.py; points: ArrayBuffer; image: row -> address of its picture.

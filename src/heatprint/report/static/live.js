@@ -44,8 +44,8 @@ export const methodOf = (offer, wanted) =>
   (offer.explainers.find(({ name }) => name === wanted) ?? offer.explainers[0]).name;
 
 // "": the class predicted; "true": the right one; else its number.
-export function targetOf(word, label) {
+export function targetOf(word, label, count) {
   if (word === "" || word === undefined) return null;
   const place = word === "true" ? label : Number(word);
-  return Number.isInteger(place) && place >= 0 ? place : null;
+  return Number.isInteger(place) && place >= 0 && place < count ? place : null;
 }

@@ -93,15 +93,24 @@ function share() {
   const button = document.getElementById("share");
   button.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(location.href);
+      state.flush();
+      await navigator.clipboard.writeText(location.origin + location.pathname + location.hash); // never a token
       say("The address of this view is in the clipboard. Whoever opens it must know the server's token.");
     } catch { // a page that is not on loopback or https has no clipboard
-      say(`Copy this: ${location.href}`);
+      say(`Copy this: ${location.origin}${location.pathname}${location.hash}`);
     }
   });
 }
 
+function skipping() { // the address holds the state, so the link must not go there
+  document.querySelector("a.skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    main.focus();
+  });
+}
+
 async function start() {
+  skipping();
   theme();
   share();
   try {

@@ -7,31 +7,46 @@ const DEFAULTS = {
   kinds: "", // attacks shown, separated by "|"; empty for all
   filter: "all", least: "", // see map/filters.js
   morph: "1", trust: "", density: "", shape: "label", lines: "",
+  hide: "", at: "", // entries the legend hides, "label:0.2", and what is in sight, "x,y,scale"; empty for all
   palette: "blue-red", method: "", target: "", overlay: "", // of heat maps: explainer, class, opacity over the image
   base: "", gain: "0", edits: "", origin: "", // the laboratory's specimen, and what a search's result is compared with
 };
 
+const SETTLE = 200; // ms: browsers refuse an address that changes too often
+
 export function createState(read = () => location.hash, write = (hash) => history.replaceState(null, "", hash)) {
   let now = { ...DEFAULTS, ...parse(read()) };
+  let waiting = 0;
   const listeners = new Set();
+
+  function flush() {
+    clearTimeout(waiting);
+    waiting = 0;
+    try {
+      write(spell(now));
+    } catch { // too often: once more, later
+      waiting = setTimeout(flush, 10 * SETTLE);
+    }
+  }
 
   function set(patch) {
     const changed = Object.keys(patch).filter((key) => String(patch[key]) !== now[key]);
     if (!changed.length) return;
     now = { ...now, ...Object.fromEntries(changed.map((key) => [key, String(patch[key])])) };
-    write(spell(now));
+    if (!waiting) waiting = setTimeout(flush, SETTLE);
     for (const listener of [...listeners]) listener(now, new Set(changed));
   }
 
   return {
     get: () => now,
     set,
+    flush, // writes the address at once
     // called with the state and the set of names that changed; returns how to stop it
     subscribe(listener) {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
-    reload() { set({ ...DEFAULTS, ...parse(read()) }); },
+    reload() { if (read().includes("=") || !read()) set({ ...DEFAULTS, ...parse(read()) }); },
   };
 }
 

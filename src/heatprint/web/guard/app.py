@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,6 +44,7 @@ BODY = {
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "Not an image that can be decoded."},
     401: {"description": "No token, or a wrong one."},
+    408: {"model": Problem, "description": "The body did not arrive in time."},
     413: {"model": Problem, "description": "Too many bytes, pixels or images."},
     415: {"model": Problem, "description": "Neither an image nor a form of images."},
     429: {"model": Problem, "description": "The queue is full; Retry-After says when to ask again."},
@@ -84,9 +85,11 @@ def _images(app: FastAPI, service: Service) -> None:
     @app.post("/v1/check", response_model=Answers, responses=PROBLEMS, openapi_extra={"requestBody": BODY})
     async def check(request: Request) -> Answers:
         """Answer and verdict of one image (body of type image/*) or several (multipart/form-data)."""
-        with service.holding(_announced(request, settings.most_bytes)):
-            async with asyncio.timeout(settings.limit_s):
-                files = await read_files(request, settings)
+        check_announced(request, settings.most_bytes)
+        end = asyncio.get_running_loop().time() + settings.limit_s
+        with service.holding() as arrived:
+            files = await read_in_time(request, settings, arrived)
+            async with asyncio.timeout_at(end):
                 images = [await service.decoded(content) for _, content in files]
                 found = await service.checks.ask(images)
         told: list[Answer] = []
@@ -158,8 +161,28 @@ def _problems(app: FastAPI) -> None:
         return told(500, "The server failed; its log says why.")
 
 
-async def read_files(request: Request, settings: Settings) -> list[File]:
+async def read_in_time(request: Request, settings: Settings, arrived: Callable[[int], None]) -> list[File]:
+    """As `read_files`, which else waits for as long as a client likes.
+
+    Raises:
+        HTTPException: 408, the body did not arrive in time; or as `read_files`.
+    """
+    most_s = min(settings.read_s, settings.limit_s)
+    try:
+        async with asyncio.timeout(most_s):
+            return await read_files(request, settings, arrived)
+    except TimeoutError as error:
+        words = f"The body did not arrive within {most_s:g} s. Send fewer or smaller images."
+        raise HTTPException(408, words, {"connection": "close"}) from error
+
+
+async def read_files(request: Request, settings: Settings, arrived: Callable[[int], None]) -> list[File]:
     """Names and contents of the image files of a request.
+
+    Args:
+        request: What is read.
+        settings: Its limits.
+        arrived: Told the bytes of every piece of the body; what it raises ends the reading.
 
     Raises:
         HTTPException: 415, neither an image nor a form of images; 400, a broken form; 413, too many.
@@ -167,16 +190,18 @@ async def read_files(request: Request, settings: Settings) -> list[File]:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("image/"):
-        return [("", await read_body(request.stream(), settings.most_bytes))]
+        return [("", await read_body(request.stream(), settings.most_bytes, arrived))]
     if kind != "multipart/form-data":
         raise HTTPException(415, f"{kind[:100]!r} is no image: send image/png or the like, or multipart/form-data.")
-    body = limited(request.stream(), settings.most_bytes)
+    body = limited(request.stream(), settings.most_bytes, arrived)
     parser = MultiPartParser(request.headers, body, max_files=settings.most_images, max_fields=0)  # type: ignore[arg-type]
     try:
         form = await parser.parse()
     except MultiPartException as error:
         status = 413 if "Too many files" in error.message else 400
         raise HTTPException(status, f"{error.message} At most {settings.most_images} images, and no fields.") from error
+    except UnicodeError as error:
+        raise HTTPException(400, "The names in the form are not written in the charset it states.") from error
     async with form_closed(form):
         parts = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if not parts:
@@ -184,7 +209,12 @@ async def read_files(request: Request, settings: Settings) -> list[File]:
         for part in parts:
             if not (part.content_type or "").lower().startswith("image/"):
                 raise HTTPException(415, f"{(part.filename or '')[:100]!r} of the form is not sent as an image.")
-        return [((part.filename or "")[:255], await part.read()) for part in parts]
+        return [(spelled(part.filename or ""), await part.read()) for part in parts]
+
+
+def spelled(name: str) -> str:
+    """At most 255 characters of a name, as JSON can carry it: lone surrogates are spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode()[:255]
 
 
 @asynccontextmanager
@@ -196,14 +226,14 @@ async def form_closed(form: Any) -> AsyncIterator[None]:
         await form.close()
 
 
-def _announced(request: Request, most: int) -> int:
-    """Bytes that a request will have; as many as are taken where it does not say.
+def check_announced(request: Request, most: int) -> None:
+    """Refuse a request before it is read.
 
     Raises:
-        TooLarge: It says more.
+        TooLarge: It says that it has more bytes than are taken.
     """
     said = request.headers.get("content-length", "")
-    count = int(said) if said.isdecimal() else most
-    if count > most:
-        raise TooLarge(f"The request has {count:,} bytes; at most {most:,} are taken. Send fewer or smaller images.")
-    return count
+    if said.isdecimal() and int(said) > most:
+        raise TooLarge(
+            f"The request has {int(said):,} bytes; at most {most:,} are taken. Send fewer or smaller images."
+        )

@@ -7,7 +7,7 @@ import base64
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
@@ -101,20 +101,31 @@ class Service:
         return "stuck" if stuck else "ready"
 
     @contextmanager
-    def holding(self, count: int) -> Iterator[None]:
-        """Room for the bytes of a request while it is read.
+    def holding(self) -> Iterator[Callable[[int], None]]:
+        """Room for the bytes of a request until it is answered.
+
+        What a request announces takes no room, or a few that send nothing could shut out all others.
+
+        Yields:
+            Takes room for so many bytes that have arrived, or raises `Full`.
 
         Raises:
-            Full: There is none, or the queue has none.
+            Full: The queue has no room.
         """
         self.checks.check_room(1)
-        if self._held + count > self.settings.most_held:
-            raise Full
-        self._held += count
+        own = 0
+
+        def arrived(count: int) -> None:
+            nonlocal own
+            if self._held + count > self.settings.most_held:
+                raise Full
+            own += count
+            self._held += count
+
         try:
-            yield
+            yield arrived
         finally:
-            self._held -= count
+            self._held -= own
 
     async def decoded(self, content: bytes) -> np.ndarray:
         """An image file as uint8 [3, H, W]; errors as in `read_image`."""

@@ -28,12 +28,13 @@ class Settings:
         wait_ms: How long a batch waits for more images when nothing else is waiting.
         queue: Images that may wait; beyond that, 429.
         limit_s: Seconds a request may take, reading it included.
+        read_s: Seconds in which its body must have arrived; beyond that, 408.
         grace_s: Seconds for which a server that was asked to stop goes on taking requests while it says that it is not
             ready, so that load balancers notice.
         most_images: In one request.
         most_bytes: Of a request.
         most_pixels: Of an image before it is resized.
-        most_held: Bytes of all requests that are read at one time; beyond that, 429.
+        most_held: Bytes that have arrived of all requests that are not answered yet; beyond that, 429.
         recent: Images whose heat map can still be asked for.
     """
 
@@ -46,6 +47,7 @@ class Settings:
     wait_ms: float = 5.0
     queue: int = 256
     limit_s: float = 30.0
+    read_s: float = 10.0
     grace_s: float = 1.0
     most_images: int = 32
     most_bytes: int = 16 * 2**20

@@ -22,9 +22,9 @@ export function makeLoop({ run, state }, offer, signal, tell) {
     if (!specimen) throw new Error("There is no such image in this run. Choose another one.");
     const method = methodOf(offer, now.method), known = labelOf(run, now);
     const key = JSON.stringify([origin.base, method, now.target]);
-    if (before?.key !== key) before = { key, ...await see(origin, method, targetOf(now.target, known)) };
+    if (before?.key !== key) before = { key, ...await see(origin, method, targetOf(now.target, known, run.classes.length)) };
     const label = known >= 0 ? known : before.label;
-    const after = untouched(specimen, origin) ? before : await see(specimen, method, targetOf(now.target, label));
+    const after = untouched(specimen, origin) ? before : await see(specimen, method, targetOf(now.target, label, run.classes.length));
     current = specimen;
     tell.seen({ before, after, label, known: known >= 0 });
     settle();

@@ -4,9 +4,11 @@ const MARGIN = 28; // CSS pixels around the map when all of it is seen
 const HEAD = 56; // and above it, where the buttons are
 const DEEPEST = 400; // times the scale at which all is seen
 const FARTHEST = 0.4;
+const DIGITS = 7; // of a place in words, as many as the places themselves have
 
 export function createCamera() {
   let whole = { x: 0, y: 0, scale: 1 };
+  const bounded = (scale) => Math.min(Math.max(scale, FARTHEST * whole.scale), DEEPEST * whole.scale);
   const camera = {
     x: 0, y: 0, scale: 1, // what lies in the middle; CSS pixels per unit
     width: 1, height: 1, // CSS pixels
@@ -28,6 +30,14 @@ export function createCamera() {
     },
     reset() { Object.assign(camera, whole); },
 
+    // "x,y,scale", or "" where all is seen; look() takes it up again, and shows all where it cannot be read
+    spell: () => (camera.whole ? "" : [camera.x, camera.y, camera.scale].map((one) => Number(one.toPrecision(DIGITS))).join(",")),
+    look(words) {
+      const [x, y, scale] = words.split(",").map(Number);
+      if (Number.isFinite(x) && Number.isFinite(y) && scale > 0) Object.assign(camera, { x, y, scale: bounded(scale) });
+      else camera.reset();
+    },
+
     pan(dx, dy) {
       camera.x -= dx / camera.scale;
       camera.y += dy / camera.scale;
@@ -35,7 +45,7 @@ export function createCamera() {
     // the place under (x, y) of the screen stays there
     zoom(factor, x = camera.width / 2, y = camera.height / 2) {
       const [atX, atY] = camera.place(x, y);
-      camera.scale = Math.min(Math.max(camera.scale * factor, FARTHEST * whole.scale), DEEPEST * whole.scale);
+      camera.scale = bounded(camera.scale * factor);
       camera.x = atX - (x - camera.width / 2) / camera.scale;
       camera.y = atY + (y - camera.height / 2) / camera.scale;
     },

@@ -2,7 +2,7 @@
 
 import { colourChoices } from "./colouring.js";
 import { checkbox, choice, el, percent, slider } from "../dom.js";
-import { FILTERS, kindsShown, parseFilter, spellFilter, spellKinds, usualMove } from "./filters.js";
+import { FILTERS, kindsShown, parseFilter, spellFilter, spellKinds, whyNoneMoved, wordsOf } from "./filters.js";
 
 const PAUSE = 180; // milliseconds: browsers refuse to note addresses more often than a few times a second
 const TITLES = { umap: "UMAP", pca: "PCA" };
@@ -46,10 +46,11 @@ export function morphSlider(state, move) {
 
 function showing(run, state) {
   const now = () => parseFilter(state.get().filter);
-  const far = usualMove(run);
-  const options = FILTERS.filter(([name]) => name !== "moved" || Number.isFinite(far));
+  const missing = whyNoneMoved(run);
+  const options = FILTERS.filter(([name]) => name !== "moved" || !missing);
   const preset = choice("Which copies", options, now().preset,
     (name) => state.set({ filter: spellFilter({ preset: name, text: now().text }) }));
+  if (missing) preset.querySelector("select").title = `“${wordsOf("moved")}” is not offered: ${missing}.`;
   const search = el("input", { type: "search", placeholder: "cat.12, fgsm/ …", spellcheck: "false", oninput: later(() =>
     state.set({ filter: spellFilter({ preset: now().preset, text: search.value.trim() }) })) });
   const gains = (run.columns.gain ?? []).filter((gain) => gain >= 0);

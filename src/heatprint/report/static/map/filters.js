@@ -5,6 +5,7 @@ export const FILTERS = [
   ["flipped", "Prediction flipped"],
   ["moved", "Heat map moved, answer did not"],
 ];
+export const wordsOf = (preset) => FILTERS.find(([name]) => name === preset)[1];
 
 // "flipped:dog.12" is the preset and the text that ids contain.
 export function parseFilter(words) {
@@ -25,6 +26,15 @@ export function spellKinds(names, run) {
   return kept.length === run.kinds.length ? "" : kept.join("|") || "|";
 }
 
+// "label:0.2" are the codes that the legend of a colouring hides; they wait while another colouring is shown.
+export function parseHidden(words, { name, entries }) {
+  const [whose, codes] = words.split(":");
+  const named = whose === name && codes ? codes.split(".") : [];
+  return new Set(entries.map(({ code }) => code).filter((code) => named.includes(String(code))));
+}
+export const spellHidden = (codes, { name }) =>
+  (codes.size ? `${name}:${[...codes].sort((one, other) => one - other).join(".")}` : "");
+
 // What the heat maps of half of the successful copies exceed; NaN where nothing succeeded.
 export function usualMove(run) {
   const { moved, success } = run.columns;
@@ -33,6 +43,14 @@ export function usualMove(run) {
   found.sort((one, other) => one - other);
   const half = found.length >> 1;
   return found.length % 2 ? found[half] : (found[half - 1] + found[half]) / 2;
+}
+
+// Why no copy of the run can pass the preset "moved"; "" where one may.
+export function whyNoneMoved(run) {
+  const { pair, predicted } = run.columns;
+  const kept = predicted.some((answer, row) => !run.isClean(row) && pair[row] >= 0 && answer === predicted[pair[row]]);
+  if (!kept) return "no copy in this run keeps the answer of its original";
+  return Number.isFinite(usualMove(run)) ? "" : "this run has no heat maps of copies that succeeded to compare with";
 }
 
 // Uint8 [rows]: 1 for what passes. Presets and least gain speak of attacked copies; originals of these stay in sight.
@@ -67,7 +85,7 @@ export function filterWords(run, { kinds, filter, least }) {
   const { preset, text } = parseFilter(filter);
   const off = run.kinds.filter(({ name }) => !kindsShown(kinds, run).has(name)).map(({ title }) => title);
   return [
-    preset === "all" ? "" : FILTERS.find(([name]) => name === preset)[1].toLowerCase(),
+    preset === "all" ? "" : wordsOf(preset).toLowerCase(),
     least === "" ? "" : `minimal gain at most ${least}`,
     text ? `names with “${text}”` : "",
     off.length ? `without ${off.join(", ")}` : "",

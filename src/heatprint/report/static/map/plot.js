@@ -11,6 +11,7 @@ import { boxOf, buildGrid, rowsInside, towards } from "./search2d.js";
 const SHARPEST = 2; // device pixels per CSS pixel; more costs much and shows little
 const NEAR = 14; // CSS pixels within which a point is meant
 const REST = 140; // milliseconds without movement until all is drawn again
+const SETTLED = 300; // milliseconds without movement until what is in sight is told
 const LATE = 42; // milliseconds after which a frame is late
 const BUSY_LINES = 4000; // pair lines beyond which they are left out during movement
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
@@ -24,8 +25,9 @@ function markSize(count, depth) {
 // the more lines, the fainter each
 const lineOpacity = (count) => Math.min(0.5, Math.max(0.05, 2.2 / Math.sqrt(count)));
 
-// told: { hover(row, x, y), choose(row), open(row), region(mask, add), clear(), partner(row), mark(row), moving(words) };
-// row is -1 for none, mask has one byte a row, words say what waits until the map rests
+// told: { hover(row, x, y), choose(row), open(row), region(mask, add), clear(), partner(row), mark(row), moving(words),
+// rested(place) }; row is -1 for none, mask has one byte a row, words say what waits until the map rests, place is what is in
+// sight, see camera.js
 export function createPlot(labels, told) {
   const canvas = el("canvas", { class: "mv-layer mv-points", tabindex: "0", role: "application", ...labels });
   const over = el("canvas", { class: "mv-layer mv-over", "aria-hidden": "true" });
@@ -43,7 +45,7 @@ export function createPlot(labels, told) {
   let places = null; // where the points are at this morph; made when asked for
   let grid = null;
   let cloud = null; // density, made when asked for
-  let [frame, resting, framed] = [0, 0, false];
+  let [frame, resting, settling, framed] = [0, 0, 0, false];
   const layer = createPoints(canvas, () => redraw()) ?? createPoints2d(canvas);
 
   const placed = () => {
@@ -75,7 +77,16 @@ export function createPlot(labels, told) {
       now.moving = false;
       redraw();
     }, REST);
+    settle();
     redraw();
+  }
+  function settle() {
+    clearTimeout(settling);
+    settling = setTimeout(settled, SETTLED);
+  }
+  function settled() {
+    settling = 0;
+    if (framed) told.rested(camera.spell());
   }
 
   function draw() {
@@ -205,7 +216,13 @@ export function createPlot(labels, told) {
   function whole() {
     frameAll();
     camera.reset();
+    settle();
     redraw();
+  }
+  function look(place) {
+    if (!framed || place === camera.spell()) return;
+    camera.look(place);
+    moved();
   }
   // all points of this projection, clean and attacked, so that neither filter nor morph moves the ground
   function frameAll() {
@@ -232,7 +249,8 @@ export function createPlot(labels, told) {
   observer.observe(element);
 
   return {
-    element, canvas, camera, note: layer.note, pick, places: placed, whole, current,
+    element, canvas, camera, note: layer.note, pick, places: placed, whole, look, current,
+    measure: resize, // once it is on the page; from then on it follows by itself
     zoom: (factor) => gestures.zoom(factor),
     setMode(mode) { now.mode = mode; canvas.dataset.mode = mode; },
     setPlaces(name, own, partner) {
@@ -266,6 +284,10 @@ export function createPlot(labels, told) {
       canvas.removeEventListener("keydown", key);
       cancelAnimationFrame(frame);
       clearTimeout(resting);
+      if (settling) { // left before it could be told
+        clearTimeout(settling);
+        settled();
+      }
       layer.dispose();
     },
   };

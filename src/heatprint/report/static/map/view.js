@@ -4,7 +4,7 @@ import { createCard } from "./card.js";
 import { colouring, paletteOf, rgbOf, shaping } from "./colouring.js";
 import { buttons, createControls, morphSlider, projectionButtons } from "./controls.js";
 import { el, variable } from "../dom.js";
-import { filterWords, kindsShown, spellKinds } from "./filters.js";
+import { filterWords, kindsShown, parseHidden, spellHidden, spellKinds } from "./filters.js";
 import { createLegend } from "./legend.js";
 import { createPlot } from "./plot.js";
 import { linesOf, looksOf, placesOf, rowsOf, visibleRows } from "./scene.js";
@@ -25,6 +25,8 @@ const MODES = [
   ["rectangle", "Rectangle", "Drag a rectangle over images to select them"],
 ];
 
+const left = new WeakMap(); // run -> { selected, current } of its map when it was left
+
 function nothing(main, run) {
   main.append(el("div", { class: "mv-empty" }, el("h2", {}, "No map here"), el("p", {}, run.count
     ? "The images of this run have no places. Run the study again with its atlas, which lays out the map."
@@ -39,7 +41,6 @@ export function show(main, { run, state, say }) {
 
 function map(main, { run, state, say }, projections) {
   const places = new Map(); // projection -> { own, partner }
-  const hidden = new Map(); // colour -> codes hidden by the legend
   const few = run.columns.pair.filter((row) => row >= 0).length <= 2 * FEW_PAIRS;
   const local = { // as the link has it; unless it says otherwise, lines are drawn where they are few
     get shape() { return state.get().shape; },
@@ -48,7 +49,8 @@ function map(main, { run, state, say }, projections) {
     set lines(on) { state.set({ lines: on ? "on" : "off" }); },
   };
   const seen = { colours: null, shapes: shaping(run, local.shape), visible: null, shown: 0, counts: null, unplaced: 0 };
-  let selected = null; // uint8, one a row; null for nothing
+  const before = left.get(run);
+  let selected = before?.selected ?? null; // uint8, one a row; null for nothing
   let current = -1;
   let gone = false;
 
@@ -69,6 +71,7 @@ function map(main, { run, state, say }, projections) {
       const round = [clean, ...copies].filter((one) => one >= 0 && seen.visible[one]);
       if (round.length > 1) choose(round[(round.indexOf(row) + 1) % round.length]);
     },
+    rested: (at) => state.set({ at }),
     moving: (words) => { aside.textContent = words.length ? `When the map rests, ${words.join(" and ")}.` : ""; },
   });
   const card = createCard(run);
@@ -106,12 +109,8 @@ function map(main, { run, state, say }, projections) {
     if (!places.has(name)) places.set(name, placesOf(run, name));
     return places.get(name);
   }
-  function hiddenNow() {
-    const { name, entries } = seen.colours;
-    if (name === "kind") return new Set(); // the state has it: kinds
-    if (!hidden.has(name)) hidden.set(name, new Set());
-    return entries.length ? hidden.get(name) : new Set();
-  }
+  // codes hidden by the legend; of kinds the state has the names
+  const hiddenNow = () => (seen.colours.name === "kind" ? new Set() : parseHidden(state.get().hide, seen.colours));
   function kindsOff() { // codes of the kinds that are not shown, for the legend
     const names = kindsShown(state.get().kinds, run);
     return new Set(run.kinds.map((_, code) => code).filter((code) => !names.has(run.kinds[code].name)));
@@ -128,12 +127,10 @@ function map(main, { run, state, say }, projections) {
     }
     const codes = hiddenNow();
     if (!codes.delete(code)) codes.add(code);
-    refreshRows();
+    state.set({ hide: spellHidden(codes, seen.colours) });
   }
   function showAll() {
-    hidden.clear();
-    state.set({ kinds: "", filter: "all", least: "" });
-    refreshRows();
+    state.set({ kinds: "", filter: "all", least: "", hide: "" });
   }
   function setMode(mode) {
     modes.set(mode);
@@ -209,9 +206,10 @@ function map(main, { run, state, say }, projections) {
     if (gone) return; // the change that took this view away is told to it as well
     if (changed.has("colour")) recolour();
     if (changed.has("projection")) placeAll();
+    if (changed.has("at")) plot.look(state.get().at);
     if (changed.has("morph")) placeMorph();
     if (changed.has("density")) plot.setDensity(state.get().density !== "");
-    if (["colour", "projection", "kinds", "filter", "least"].some((name) => changed.has(name))) refreshRows();
+    if (["colour", "projection", "kinds", "filter", "least", "hide"].some((name) => changed.has(name))) refreshRows();
     else if (changed.has("trust")) refreshLooks();
     controls.sync(seen.colours.name);
     if (changed.has("row") && focusRow() >= 0) say(described(run, current));
@@ -228,7 +226,9 @@ function map(main, { run, state, say }, projections) {
   }
   const themed = () => { repaint(); refreshLegend(); };
 
+  if (selected) table.setRows(rowsOf(selected));
   main.append(view);
+  plot.measure();
   setMode("pan");
   placeAll();
   placeMorph();
@@ -236,10 +236,13 @@ function map(main, { run, state, say }, projections) {
   refreshRows();
   plot.setDensity(state.get().density !== "");
   focusRow();
+  plot.look(state.get().at);
+  if (before && before.current !== current) focusRow(); // chosen elsewhere meanwhile: has to be in sight
   const silent = state.subscribe(follow);
   document.documentElement.addEventListener("heatprint-theme", themed);
   return () => {
     gone = true;
+    left.set(run, { selected, current });
     silent();
     document.documentElement.removeEventListener("heatprint-theme", themed);
     plot.dispose();

@@ -57,7 +57,7 @@ export async function makeScene({ run, state }, row, signal) {
       const { method, target } = state.get();
       for (const [at, side] of sides.entries()) {
         const look = await live("look", { specimen: { base: `row:${side.row}` }, method: methodOf(offer, method),
-          target: targetOf(target, run.columns.label[side.row]) }, signal);
+          target: targetOf(target, run.columns.label[side.row], run.classes.length) }, signal);
         Object.assign(side, { look, heat: { side: look.side, values: floats(look.heat) } });
         cards[at].tell();
       }
