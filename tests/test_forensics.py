@@ -630,7 +630,7 @@ def test_the_laboratory_is_built_from_the_command_line_and_names_an_attack(labor
     assert "heat print and squeezing" in first.output
     assert "Attacked with knowledge of the detector" in first.output
     told = json.loads((run / "forensics.json").read_bytes())
-    assert set(told["ablation"]["heat print"]["attacks"]) >= {"pgd", "fgsm", "ddn"}
+    assert set(told["ablation"]["heat print"]["attacks"]) >= {"pgd", "ddn"}  # a single step may fool too few to judge
     assert set(told["left out"]["algorithms"]) <= {"pgd", "fgsm"}
     assert told["ablation"]["heat print"]["pooled"] > 0.7
     assert told["identification"]["sets"]["true difference"]["names"] > 0.8
