@@ -71,6 +71,8 @@ def test_views_change_where_the_browser_refuses_addresses(page: Any) -> None:
     page.wait_for_selector("#table-1")
     page.click('#tabs a[data-view="clusters"]')
     page.wait_for_selector("#atlas")
+    assert page.locator("#table-1").count() == 0
+    assert "view=" not in page.url
 
 
 def test_a_link_shows_the_same_view_in_another_window(page: Any, served: Any) -> None:

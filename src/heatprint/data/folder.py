@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from heatprint.core.errors import InvalidInput, UnreadableData
+from heatprint.core.pictures import square
 from heatprint.core.protocols import Progress, silent
 from heatprint.core.values import Batch
 
@@ -188,8 +189,7 @@ def _decode(path: Path, size: int) -> np.ndarray | str:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     return f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}"
-                upright = ImageOps.exif_transpose(_rgb(image))
-                small = upright.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=None)
+                small = square(image, size)
     except UnidentifiedImageError:
         return "not an image that Pillow can read"
     except Image.DecompressionBombError as error:
@@ -197,24 +197,6 @@ def _decode(path: Path, size: int) -> np.ndarray | str:
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:  # what broken files raise
         return f"{type(error).__name__}: {error}"
     return np.asarray(small, dtype=np.uint8).transpose(2, 0, 1)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: 16-bit greys scaled, transparency laid on white; EXIF kept for the rotation."""
-    exif = image.getexif()
-    if image.mode.startswith(("I;16", "I", "F")):
-        wide = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if wide.max(initial=0) > 255 else 255.0
-        rgb = Image.fromarray((wide.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
-    elif "A" in image.getbands() or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        rgb = Image.new("RGB", image.size, "white")
-        rgb.paste(layers, mask=layers.getchannel("A"))
-    else:
-        rgb = image.convert("RGB")
-    if exif:
-        rgb.info["exif"] = exif.tobytes()
-    return rgb
 
 
 def _require_every_class(root: Path, classes: tuple[str, ...], labels: np.ndarray, skipped: Sequence[Skipped]) -> None:

@@ -9,9 +9,10 @@ import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from heatprint.core.errors import InvalidInput
+from heatprint.core.pictures import square
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError, OverflowError,
@@ -84,8 +85,7 @@ def read_image(content: bytes, size: int, *, most_bytes: int, most_pixels: int) 
                     raise TooLarge(
                         f"The image is {image.width} x {image.height}; at most {most_pixels:,} pixels are taken."
                     )
-                upright = ImageOps.exif_transpose(_rgb(image))
-                small = upright.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=None)
+                small = square(image, size)
     except InvalidInput:
         raise
     except Image.DecompressionBombError as error:
@@ -95,21 +95,3 @@ def read_image(content: bytes, size: int, *, most_bytes: int, most_pixels: int) 
     except BROKEN as error:
         raise InvalidInput("The image file is damaged or cut short and cannot be decoded.") from error
     return np.ascontiguousarray(np.asarray(small, dtype=np.uint8).transpose(2, 0, 1))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB, exactly as `heatprint.data.folder` does it, which would wake torch."""
-    exif = image.getexif()
-    if image.mode.startswith(("I;16", "I", "F")):
-        wide = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if wide.max(initial=0) > 255 else 255.0
-        rgb = Image.fromarray((wide.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
-    elif "A" in image.getbands() or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        rgb = Image.new("RGB", image.size, "white")
-        rgb.paste(layers, mask=layers.getchannel("A"))
-    else:
-        rgb = image.convert("RGB")
-    if exif:
-        rgb.info["exif"] = exif.tobytes()
-    return rgb
