@@ -304,8 +304,8 @@ def test_a_search_is_cancelled_by_its_progress(bare, specimen):
     assert bare.search(*specimen, "noise").queries == 0  # the next one may begin
 
 
-def test_a_search_does_not_hold_up_a_look(bare, specimen):
-    """Another thread looks while the search waits in its progress; a shared lock would never let it."""
+def test_a_look_waits_for_a_search(bare, specimen):
+    """While torch traces a network, calls in other threads are traced, too; so nobody else may call it."""
     pixels, label = specimen
     looked = threading.Event()
 
@@ -314,12 +314,15 @@ def test_a_search_does_not_hold_up_a_look(bare, specimen):
         looked.set()
 
     with ThreadPoolExecutor(1) as pool:
+        asked = []
 
         def progress(done, total, note=""):
-            pool.submit(look)
-            assert looked.wait(20)
+            asked.append(pool.submit(look))
+            assert not looked.wait(0.2)
 
         bare.search(pixels, label, "deepfool", progress)
+        assert asked
+    assert looked.is_set()
 
 
 # --- judge ------------------------------------------------------------------------------------------------

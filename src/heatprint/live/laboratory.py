@@ -91,8 +91,7 @@ class Judged:
 class Laboratory:
     """A classifier at hand, with what its run has learned about it.
 
-    Safe to be asked from several threads: questions wait for one another, at one core; a search, of which there is one
-    at a time, does not make them wait.
+    Safe to be asked from several threads: questions wait for one another, at one core.
 
     Attributes:
         classifier: The one that is studied.
@@ -108,7 +107,6 @@ class Laboratory:
     stored: StoredMap | None = field(default=None, repr=False)
     offered: tuple[Offered, ...] = field(default=OFFERED, repr=False)
     _asking: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _searching: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _made: dict[str, Explainer] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
@@ -223,7 +221,9 @@ class Laboratory:
             return pixel_map(self.classifier, pixels, label)
 
     def search(self, pixels: np.ndarray, label: int, name: str, progress: Told = silent) -> Found:
-        """Let an attack search for a copy that the classifier gets wrong; takes seconds, without holding others up.
+        """Let an attack search for a copy that the classifier gets wrong; takes seconds, and other questions wait.
+
+        An attack may trace the network symbolically, and while torch traces, calls in other threads are traced, too.
 
         Args:
             pixels: uint8 [3, H, W].
@@ -238,7 +238,7 @@ class Laboratory:
         known = {one.name: one for one in SEARCHES}
         if name not in known:
             raise UnknownName("laboratory: the search", name, known)
-        with self._searching, one_thread():
+        with self._turn():
             return run(self.classifier, pixels, label, known[name], progress)
 
     def judge(self, pixels: np.ndarray) -> Judged:
