@@ -37,9 +37,21 @@ class Augmentation:
             )
 
 
-def augmented(images: Tensor, size: int, how: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Images [N, 3, H, W] in [0, 1] as [N, 3, size, size], each with its own crop, flip and light."""
-    n = len(images)
+def augmented(
+    images: Tensor,
+    size: int,
+    how: Augmentation,
+    rng: np.random.Generator,
+    *,
+    count: int | None = None,
+    share: slice = slice(None),
+) -> Tensor:
+    """Images [N, 3, H, W] in [0, 1] as [N, 3, size, size], each with its own crop, flip and light.
+
+    Where `images` are only a `share` of a batch of `count`, numbers are drawn for the whole batch: each image is
+    changed as it would be with the others beside it.
+    """
+    n = len(images) if count is None else count
     area = rng.uniform(*how.crop_scale, n)
     ratio = np.exp(rng.uniform(np.log(how.crop_ratio[0]), np.log(how.crop_ratio[1]), n))
     wide, high = np.minimum(np.sqrt(area * ratio), 1), np.minimum(np.sqrt(area / ratio), 1)
@@ -49,10 +61,10 @@ def augmented(images: Tensor, size: int, how: Augmentation, rng: np.random.Gener
     theta[:, 1, 1], theta[:, 1, 2] = high, rng.uniform(-1, 1, n) * (1 - high)
     if images.shape[-1] != size or not np.array_equal(theta[:, :, :2], np.broadcast_to(np.eye(2), (n, 2, 2))):
         grid = F.affine_grid(torch.from_numpy(theta).to(images.device), [n, 3, size, size], align_corners=False)
-        images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+        images = F.grid_sample(images, grid[share], padding_mode="reflection", align_corners=False)
     if how.jitter:
         light = torch.from_numpy(rng.uniform(1 - how.jitter, 1 + how.jitter, (2, n, 1, 1, 1)).astype(np.float32))
-        brightness, contrast = light.to(images.device)
+        brightness, contrast = light[:, share].to(images.device)
         mean = images.mean((1, 2, 3), keepdim=True)
         images = ((images - mean) * contrast + mean * brightness).clamp(0, 1)
     return images

@@ -20,6 +20,7 @@ from heatprint.core.protocols import Progress, silent
 from heatprint.core.streams import stream, torch_seed
 from heatprint.core.values import Batch
 from heatprint.models.augment import Augmentation, augmented
+from heatprint.models.distributed import ALONE, World
 from heatprint.models.lesson import CrossEntropy, Lesson, Objective, Validation
 from heatprint.models.resume import Epoch, load_state, save_state
 from heatprint.models.wrap import wrap
@@ -99,6 +100,7 @@ def train(
     name: str | None = None,
     checkpoint: Path | None = None,
     progress: Progress = silent,
+    world: World = ALONE,
 ) -> tuple[Classifier, tuple[Epoch, ...]]:
     """Train a copy of a classifier's network.
 
@@ -115,37 +117,66 @@ def train(
         checkpoint: A file kept after every epoch; a later call with equal arguments resumes from it and gives
             bit-identical weights.
         progress: Told of every step, and that it is done, however early it ended.
+        world: The processes that train together, each calling this with equal arguments (see `models.distributed`):
+            every batch is divided among them, with the same images in the same order as in one process. All
+            read `checkpoint`, and only the first writes it.
 
     Returns:
         A new classifier, and loss and accuracy of each epoch on the augmented training images.
 
     Raises:
-        InvalidInput: Fewer images than a batch, or a loss that is not finite.
+        InvalidInput: Fewer images than a batch, a loss that is not finite, or processes that do not fit together.
+        Unsupported: Batch norm that processes on the CPU cannot measure together.
         ModelMismatch: The weights are not finite after the last step of an epoch.
     """
     if len(data) < training.batch:
         raise InvalidInput(f"train: {len(data)} images are fewer than one batch of {training.batch}.")
+    _check_world(world, classifier.trainable, training, objective, validation)
     network = copy.deepcopy(classifier.trainable)
-    course = _Course(network, learns, classifier, data, training, objective or CrossEntropy(), seed, progress)
+    course = _Course(network, learns, classifier, data, training, objective or CrossEntropy(), seed, progress, world)
     key = digest(training, objective, validation and (validation.score, validation.patience, validation.key), learns,
                  seed, classifier.digest, data.ids, data.pixels, data.labels)  # fmt: skip
     history, best = load_state(checkpoint, key, network, course.optimiser) if checkpoint else ([], {})
+    if not world.agrees(f"{key} {len(history)}"):
+        raise InvalidInput(
+            f"train: the {world.size} processes differ in images, recipe, seed or checkpoint. Start all with the same "
+            "command, and keep the images and the run folder where every machine sees them."
+        )
     with torch.random.fork_rng(devices=[classifier.device] if classifier.device.type == "cuda" else []):
         while len(history) < len(course.plan) and not _over(history, validation):
             epoch = len(history)
-            torch.manual_seed(torch_seed(seed, "dropout", epoch))
+            torch.manual_seed(torch_seed(seed, "dropout", epoch, *([world.rank] if world.rank else [])))
             done = course.epoch(epoch)
             if validation is not None:
                 done = replace(done, measured=dict(validation.measure(_wrapped(network, classifier))))
             history.append(done)
             if validation is not None and _best(history, validation.score) == epoch:
                 best = {k: v.detach().clone() for k, v in network.state_dict().items()}
-            if checkpoint:
+            if checkpoint and world.leads:
                 save_state(checkpoint, key, network, course.optimiser, history, best)
     if best:
         network.load_state_dict(best)
     course.over(len(history))
     return _wrapped(network, classifier, name), tuple(history)
+
+
+def _check_world(
+    world: World, network: nn.Module, training: Training, objective: Objective | None, validation: Validation | None
+) -> None:
+    """Refuse what several processes cannot divide among them."""
+    if world.size == 1:
+        return
+    if objective is not None or validation is not None:
+        raise InvalidInput(
+            f"train: {world.size} processes divide a training on cross-entropy, without a validation; another "
+            "objective draws its random numbers for whole batches. Train that in one process."
+        )
+    if world.size > training.batch:
+        raise InvalidInput(
+            f"train: {world.size} processes cannot divide batches of {training.batch} images. Start at most "
+            f"{training.batch}, or raise batch."
+        )
+    world.check(network)
 
 
 def _over(history: Sequence[Epoch], validation: Validation | None) -> bool:
@@ -183,9 +214,10 @@ class _Course:
         objective: Objective,
         seed: int,
         progress: Progress,
+        world: World,
     ) -> None:
         self.network, self._classifier, self._data, self._training = network, classifier, data, training
-        self._objective, self._seed, self._progress = objective, seed, progress
+        self._objective, self._seed, self._progress, self._world = objective, seed, progress, world
         self._learner = network.get_submodule(learns).requires_grad_(True)
         self.optimiser = _optimiser(self._learner, training)
         self.plan = [size or classifier.size for epochs, size in training.stages for _ in range(epochs)]
@@ -194,6 +226,7 @@ class _Course:
     def epoch(self, epoch: int) -> Epoch:
         """One pass over the images in a new order."""
         self._learner.train()
+        taught = self._world.parallel(self.network)  # anew each epoch, as in a process that resumes here
         rng = stream(self._seed, "train", counter=epoch)
         device, data, training = self._classifier.device, self._data, self._training
         order = torch.from_numpy(rng.permutation(len(data)))
@@ -202,20 +235,24 @@ class _Course:
             rate = learning_rate(training, epoch * self._steps + step, len(self.plan) * self._steps)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
-            pixels, labels = data.pixels[rows].to(device), data.labels[rows].to(device)
+            share = self._world.share(len(rows))
+            own = rows[share]
+            pixels, labels = data.pixels[own].to(device), data.labels[own].to(device)
             lesson = Lesson(
-                network=self.network, normalise=self._classifier.normalise, labels=labels, rows=rows,
+                network=taught, normalise=self._classifier.normalise, labels=labels, rows=own,
                 epoch=epoch, rng=rng,
-                images=augmented(to_images(pixels), self.plan[epoch], training.augmentation, rng),
+                images=augmented(to_images(pixels), self.plan[epoch], training.augmentation, rng,
+                                 count=len(rows), share=share),
                 label_smoothing=training.label_smoothing,
             )  # fmt: skip
             for _ in range(self._objective.replays):
-                loss, logits = self._step(lesson)
-            loss_sum += loss * len(rows)
+                loss, logits = self._step(lesson, len(rows))
+            loss_sum += loss * len(own) if len(own) else 0
             correct += (logits.argmax(1) == labels).sum()
             if step % 10 == 0 or step == self._steps - 1:
                 done = epoch * self._steps + step + 1
                 self._progress(done, len(self.plan) * self._steps, f"epoch {epoch + 1}/{len(self.plan)}")
+        loss_sum, correct = self._world.summed(torch.stack([loss_sum, correct]))
         if not bool(loss_sum.isfinite()):
             raise InvalidInput(
                 f"train: the loss of epoch {epoch + 1} is not finite; take a smaller learning rate than "
@@ -234,13 +271,13 @@ class _Course:
         early = "" if epochs == len(self.plan) else ", and no more"
         self._progress(total, total, f"epoch {epochs}/{len(self.plan)}{early}")
 
-    def _step(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
-        """One step of the optimiser; loss and logits of the batch before it."""
+    def _step(self, lesson: Lesson, count: int) -> tuple[Tensor, Tensor]:
+        """One step of the optimiser on a batch of `count`; loss and logits of the lesson's share of it before."""
         narrow = lesson.images.device.type == "cuda" and torch.cuda.is_bf16_supported()
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=narrow):
             loss, logits = self._objective.loss(lesson)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._world.weighed(loss, logits, count).backward()  # type: ignore[no-untyped-call]
         if self._training.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self._training.clip)
         self.optimiser.step()
