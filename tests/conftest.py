@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from heatprint.testing import linear_classifier, small_classifier
+
+# `fast` draws the same few examples every time, so that a change that passed cannot fail for what it did not touch;
+# `thorough` draws many new ones: HYPOTHESIS_PROFILE=thorough. Neither judges how fast the machine is today.
+ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("fast", max_examples=30, derandomize=True, **ANY_SPEED)
+settings.register_profile("thorough", max_examples=600, print_blob=True, **ANY_SPEED)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # two workers share two cores; one alone takes both
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)

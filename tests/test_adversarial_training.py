@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -70,7 +70,6 @@ def norm_of(delta, norm):
 # the inner attack
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     norm=st.sampled_from(["linf", "l2"]),
     start=st.sampled_from(["uniform", "gaussian", "clean"]),

@@ -346,7 +346,6 @@ def test_the_suspect_region_is_where_the_strategy_looks_and_the_rest_does_not():
         suspect_region(maps, maps, size=(8, 8), share=0)
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=some.integers(0, 10**6), part=some.floats(0.05, 1.0))
 def test_no_smaller_set_of_cells_holds_the_share(seed, part):
     rng = np.random.default_rng(seed)
@@ -518,7 +517,7 @@ def slow_rho(far, gain, group):
     return one @ two / np.sqrt((one @ one) * (two @ two))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 @given(some.lists(some.tuples(some.integers(0, 3), some.integers(0, 6), some.integers(0, 4)), min_size=15, max_size=40))
 def test_within_groups_rho_is_the_stratified_one(rows):
     group, far, gain = np.array(rows, dtype=float).T

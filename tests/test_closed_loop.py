@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from typer.testing import CliRunner
@@ -38,7 +38,6 @@ def costs(clean: list[float], seconds: tuple[float, ...] = (1.0, 1.0, 1.0)) -> d
     return {name: Cost(clean=c, seconds=s) for name, c, s in zip(NAMES, clean, seconds, strict=True)}
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(SHARES, min_size=3, max_size=3), st.lists(SHARES, min_size=3, max_size=3), SHARES)
 def test_the_first_choice_is_the_best_of_a_slow_search_up_to_half_a_point(attacked, clean, prior):
     advice = advise(dict(zip(NAMES, attacked, strict=True)), costs(clean), plain="clear", prior=prior)
@@ -142,7 +141,6 @@ def test_all_who_are_asked_vote_and_who_is_always_wrong_speaks_for_the_other_cla
     assert found.sure[2] == pytest.approx(0.5)
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.lists(SHARES, min_size=3, max_size=3),
                           st.lists(st.integers(0, 1), min_size=3, max_size=3)), min_size=1, max_size=8),
        st.integers(1, 4), SHARES)  # fmt: skip

@@ -179,7 +179,7 @@ def test_a_limit_on_a_plain_tree_keeps_every_class(tmp_path):
 
 
 @given(st.integers(0, 2**31), st.sampled_from(menagerie.SPECIES), st.sampled_from([32, 64, 112]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_the_menagerie_is_deterministic_and_masks_fit(seed, species, size):
     def scene(artefact=None):
         return menagerie.draw(species, rng=np.random.default_rng(seed), size=size, artefact=artefact)

@@ -496,7 +496,6 @@ def test_noise_is_fresh_and_of_its_deviation(lights):
 
 
 @given(st.integers(1, 400), st.floats(0, 1), st.sampled_from([0.001, 0.05, 0.3]))
-@settings(max_examples=40, deadline=None)
 def test_the_lower_bound_is_clopper_and_pearson_s(n, part, alpha):
     count = round(part * n)
     slow = binomtest(count, n, alternative="greater").proportion_ci(1 - alpha, method="exact").low
@@ -550,7 +549,7 @@ def test_no_attack_within_a_certificate_changes_the_smoothed_answer():
 
 
 @given(name=st.sampled_from(["carlini_wagner", "ddn", "deepfool", "fmn", "pgd"]), seed=st.integers(0, 1000))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_no_registered_attack_succeeds_within_a_certificate(name, seed):
     """On linear networks, whose smoothed answer is their own."""
     quick = {"carlini_wagner": {"searches": 2, "steps": 20}, "ddn": {"steps": 20}, "fmn": {"norm": "l2", "steps": 20},
@@ -670,7 +669,7 @@ def test_bounds_of_a_linear_network_are_exact():
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 1e-4, 1e-2, 0.2]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_bounds_contain_what_is_sampled(seed, radius):
     victim = small_classifier(seed=seed % 5)
     images = labelled_batch(victim, 2, seed=seed).images
@@ -730,7 +729,7 @@ WITHIN = {
 
 
 @given(name=st.sampled_from(sorted(WITHIN)), seed=st.integers(0, 1000), deep=st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_no_registered_attack_succeeds_within_a_proven_radius(name, seed, deep):
     victim = dense(seed) if deep else linear_classifier(size=6, seed=seed)
     batch = labelled_batch(victim, 12, seed=seed)

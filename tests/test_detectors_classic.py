@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 from scipy.spatial.distance import mahalanobis
@@ -336,7 +336,6 @@ def test_the_dimension_in_closed_form():
     assert dimension(far)[4] == pytest.approx(3 / (2 * np.log(1000)))  # two copies count as a thousandth of the third
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=9), st.floats(1e-6, 1e6))
 def test_the_dimension_has_no_unit(far, unit):
     far = np.sort(np.array([far]), axis=1)
@@ -461,7 +460,6 @@ def test_without_biases_the_gradient_and_lrp_give_the_same_dispersions():
 # Feature squeezing
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 def test_the_even_median_is_scipys(height, width, seed):
     pixels = np.random.default_rng(seed).integers(0, 256, (2, 3, height, width), dtype=np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import correlate
 from scipy.spatial.distance import jensenshannon
@@ -190,7 +190,6 @@ def test_a_diverging_training_is_told(classifier, pictures):
 # Learning
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 12), st.integers(0, 5))
 def test_no_row_comes_again_before_all_others_have(rows, count, seed):
     drawn = np.concatenate(list(islice(shuffled(np.arange(rows), count, stream(seed, "test")), 2 * rows)))
@@ -288,7 +287,6 @@ def test_activations_without_maps_are_refused(classifier, pictures):
         door.fit(linear_classifier(size=SIZE), examples, Auxiliary(on="activations"))
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(2, 17), st.integers(1, 4), st.integers(1, 4), st.integers(0, 9))
 def test_batches_are_half_attacked_and_every_kind_is_as_frequent(batch, benign, attacks, seed):
     rng = stream(seed, "test/halves")

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
@@ -21,8 +21,6 @@ from heatprint.signatures.embeddings.floor import ROUNDING, Floor, displacements
 from heatprint.signatures.embeddings.pca import PCA
 from heatprint.signatures.embeddings.places import fitted, place
 from heatprint.signatures.embeddings.quality import quality
-
-FAST = settings(max_examples=25, deadline=None)
 
 
 def make(name):
@@ -261,7 +259,6 @@ def test_a_twin_lies_exactly_on_its_fitted_vector():
     assert not got.outside.any()
 
 
-@FAST
 @given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 70))
 def test_a_place_depends_on_nothing_else_bit_for_bit(seed, neighbours, columns):
     rng = np.random.default_rng(seed)
@@ -432,7 +429,6 @@ def test_displacement_in_closed_form():
     assert moved.beyond.tolist() == [True, False, False, True]
 
 
-@FAST
 @given(st.integers(0, 2**31), st.floats(1e-3, 1e3))
 def test_failed_attacks_do_not_move_and_scale_does_not_matter(seed, scale):
     vectors, _ = clusters(30, seed=seed)
@@ -493,7 +489,6 @@ def test_density_equals_the_kernel_sum():
     assert np.allclose(got.x[[0, -1]], [points[:, 0].min(), points[:, 0].max()], atol=5 * got.bandwidth)
 
 
-@FAST
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 40), st.sampled_from([1e-6, 0.1, 3.0]))
 def test_density_sums_to_one_and_levels_hold_their_shares(seed, count, grid, bandwidth):
     rng = np.random.default_rng(seed)

@@ -78,7 +78,7 @@ def brute_force_shapley(value: Callable[[tuple[int, ...]], float], players: int)
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=st.integers(0, 1000), size=st.sampled_from([8, 16, 36]), number=st.integers(4, 30), noise=st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_superpixels_are_numbered_without_gaps_and_never_too_many(kind, seed, size, number, noise):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (size, size, 3)).astype(np.uint8) if noise else scene(size, seed)
@@ -249,7 +249,6 @@ def test_kernel_shap_is_exact_where_it_can_be(fill):
 
 
 @given(players=st.integers(2, 6), seed=st.integers(0, 1000))
-@settings(max_examples=25, deadline=None)
 def test_kernel_shap_of_any_game(players, seed):
     worth = dict(
         zip(
@@ -290,7 +289,6 @@ def test_coalitions_are_drawn_by_the_kernel_and_in_pairs():
 
 
 @given(mean=st.floats(0, 1), radius=st.floats(1e-4, 2))
-@settings(max_examples=60, deadline=None)
 def test_bounds_solve_the_divergence(mean, radius):
     def excess(q):
         parts = [a * np.log(a / b) for a, b in ((mean, q), (1 - mean, 1 - q)) if a > 0]

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
@@ -110,7 +110,6 @@ maps = st.integers(0, 10_000).map(lambda seed: np.random.default_rng(seed).integ
 
 
 @given(before=maps, after=maps, places=st.integers(0, 2**30 - 1))
-@settings(max_examples=60, deadline=None)
 def test_ranks_with_ties_equal_scipy_and_the_rest_keeps_its_laws(before, after, places):
     changed = np.array([places >> n & 1 for n in range(30)], dtype=bool).reshape(5, 6)
     forth, back = pair(before, after, changed), pair(after, before, changed)
@@ -130,7 +129,6 @@ def test_ranks_with_ties_equal_scipy_and_the_rest_keeps_its_laws(before, after, 
 
 
 @given(before=maps, after=maps, other=maps)
-@settings(max_examples=30, deadline=None)
 def test_relevance_moved_is_a_distance(before, after, other):
     there, on, straight = pair(before, after).moved, pair(after, other).moved, pair(before, other).moved
     assert (straight <= there + on + 1e-12).item()

@@ -107,7 +107,7 @@ def test_a_linear_network_s_flipping_area_is_the_area_under_sorted_contributions
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_no_map_beats_the_exact_one_on_a_linear_network(seed):
     linear = linear_classifier()
     batch = labelled_batch(linear, 4, seed=seed % 7)
@@ -273,7 +273,7 @@ def test_gini_and_top_share_in_closed_form():
 
 
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_sparseness_knows_neither_scale_nor_sign_nor_place(seed, scale):
     heat = torch.randn(2, 6, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for measure in (gini, top_share):

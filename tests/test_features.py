@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 from torch import nn
@@ -126,7 +126,6 @@ def test_likeness_and_overlap():
     assert overlap(one, one, 0.2).tolist() == [1, 1, 1]
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.floats(-12, 12))
 def test_a_picture_s_numbers_do_not_know_its_scale(seed, power):
     heat = noise(2, 14, 14, seed=seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
@@ -264,7 +264,6 @@ def test_a_detector_learns_scores_and_flags_no_more_than_asked(rough):
         found.calibrate(scores[:30], fpr=0.01)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-3, 3).map(lambda v: round(v, 1)), min_size=20, max_size=200), st.floats(0.01, 0.5))
 def test_a_threshold_never_flags_more_of_its_own_images_than_asked(scores, rate):
     at = at_most(np.asarray(scores), rate)

@@ -131,7 +131,7 @@ RULES = [Epsilon(epsilon=0.0), Epsilon(epsilon=0.25), AlphaBeta(), AlphaBeta(bia
     seed=st.integers(0, 10_000), stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2),
     groups=st.sampled_from([1, 2]), kernel=st.integers(1, 3), positive=st.booleans(), transposed=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_convolution_rules_equal_their_matrix_form(
     rule, seed, stride, padding, dilation, groups, kernel, positive, transposed
 ):

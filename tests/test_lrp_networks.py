@@ -444,7 +444,7 @@ def test_lrp_inside_a_compiled_function_is_the_same():
 
 
 @given(seed=st.integers(0, 10_000), factor=st.floats(0.1, 10), layer=st.sampled_from([0, 2, 6]))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_scaling_a_layer_and_unscaling_the_next_changes_nothing(seed, factor, layer):
     network, x = relu_network(seed), images(seed)
     target = network(x).argmax(1)
@@ -458,7 +458,7 @@ def test_scaling_a_layer_and_unscaling_the_next_changes_nothing(seed, factor, la
 
 
 @given(seed=st.integers(0, 10_000), name=st.sampled_from(sorted(COMPOSITES)))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_permuting_hidden_channels_changes_nothing_and_images_do_not_see_each_other(seed, name):
     network, x = relu_network(seed), images(seed, count=3)
     target = network(x).argmax(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import SpectralClustering
 from sklearn.decomposition import PCA
@@ -86,7 +86,6 @@ class Counting:
 # Heat maps pooled by sums
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 13), st.integers(1, 13), st.data())
 def test_sum_pooling_equals_blocks_of_a_finer_grid_and_keeps_the_sum(height, width, data):
     side = data.draw(st.integers(1, min(height, width)))

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -179,7 +179,6 @@ def test_sparse_logits_are_as_exact_as_plain_ones(name, edits):
 
 
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(NETWORKS)), edits=st.integers(1, 5))
-@settings(max_examples=25, deadline=None)
 def test_any_edit_of_any_network(seed, name, edits):
     model = classifier(name)
     clean, rows, places, colours = candidates(model.size, 7, edits, seed)

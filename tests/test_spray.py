@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
@@ -46,7 +46,6 @@ def blobs(sizes: list[int], *, apart: float = 6.0, width: int = 16, seed: int = 
 # --- neighbours -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(3, 60), st.integers(1, 9), st.integers(0, 2**31))
 def test_neighbours_are_those_of_the_full_matrix(size: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

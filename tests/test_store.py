@@ -191,7 +191,7 @@ def test_foreign_and_newer_folders_are_refused(tmp_path):
 
 
 @given(st.binary(max_size=2000))
-@settings(max_examples=20)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_atomic_writes_round_trip(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("w") / "deep" / "file.bin"
     write_atomic(path, content)

@@ -106,7 +106,7 @@ def test_half_a_file_is_refused(name):
         read(FILES[name][: len(FILES[name]) // 2])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=settings.default.max_examples * 10)
 @given(st.sampled_from(sorted(FILES)), st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=8))
 def test_damage_anywhere_is_read_or_refused(name, damage):
     content = bytearray(FILES[name])
