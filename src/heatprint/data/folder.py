@@ -2,29 +2,31 @@
 
     FOLDER/cats/cat.1.jpg, FOLDER/dogs/dog.7.png, ...
 
-Files are untrusted: each is decoded on its own, and one that cannot be is listed and skipped, never fatal.
+Files are untrusted: each is decoded on its own, and one that cannot be is listed and skipped, never fatal. Links to
+files are followed, links to folders below a class are not: they could lead in circles. Names with a leading dot are
+left out, folders too, and so are files without the suffix of an image.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
+from heatprint.core import pictures
 from heatprint.core.errors import InvalidInput, UnreadableData
-from heatprint.core.pictures import square
 from heatprint.core.protocols import Progress, silent
+from heatprint.core.reading import NOT_REGULAR, spelled
 from heatprint.core.values import Batch
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-MAX_PIXELS = 64_000_000  # decoded pixels of one file: above any photograph, below a decompression bomb
+PIECE = 256  # files read ahead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,35 +66,26 @@ def load_images(folder: str | Path, *, size: int = 112, limit: int | None = None
 def load_folder(
     folder: str | Path, *, size: int = 112, limit: int | None = None, progress: Progress = silent
 ) -> Loaded:
-    """Like `load_images`, with class names and the list of skipped files."""
+    """Like `load_images`, with class names and the list of skipped files.
+
+    Only usable images count towards `limit`: one that is skipped leaves its place to the next of its class.
+    """
     root = Path(folder).expanduser()
     if not 8 <= size <= 4096:
         raise InvalidInput(f"load_images: size must be 8 to 4096 pixels, got {size}.")
-    folders = _class_folders(root)
-    classes = tuple(_text(folder.name) for folder in folders)
-    files = [(path, label) for label, folder in enumerate(folders) for path in _files(folder)]
-    if limit is not None:
-        files = _even(files, len(classes), limit)
-    pixels = np.empty((len(files), 3, size, size), dtype=np.uint8)
-    skipped: list[Skipped] = []
-    kept: list[int] = []
-    with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter lock
-        read = pool.map(lambda item: _decode(item[0], size), files)
-        for row, ((path, _), image) in enumerate(zip(files, read, strict=True)):
-            if isinstance(image, str):
-                skipped.append(Skipped(id=_name(path, root), reason=image))
-            else:
-                pixels[row] = image
-                kept.append(row)
-            progress(row + 1, len(files), f"{len(skipped)} skipped" if skipped else "")
-    labels = np.array([files[row][1] for row in kept], dtype=np.int64)
+    folders, unopened = _class_folders(root)
+    found = [_files(folder) for folder in folders]
+    unopened += [one for _, closed in found for one in closed]
+    kept, pixels, broken = _decoded([files for files, _ in found], size, limit, progress)
+    skipped = tuple(Skipped(id=_name(path, root), reason=reason) for path, reason in unopened + broken)
+    classes, labels = tuple(spelled(folder.name) for folder in folders), [label for label, _ in kept]
     _require_every_class(root, classes, labels, skipped)
     batch = Batch(
-        ids=tuple(_name(files[row][0], root) for row in kept),
-        pixels=torch.from_numpy(pixels if len(kept) == len(files) else pixels[kept]),
-        labels=torch.from_numpy(labels),
+        ids=tuple(_name(path, root) for _, path in kept),
+        pixels=torch.from_numpy(pixels),
+        labels=torch.tensor(labels),
     )
-    return Loaded(batch=batch, classes=classes, skipped=tuple(skipped))
+    return Loaded(batch=batch, classes=classes, skipped=skipped)
 
 
 def load_files(
@@ -105,7 +98,7 @@ def load_files(
         size: Side in pixels, see `load_images`.
         classes: The classifier's classes. The label of an image is the nearest folder that has the name of one, its
             own folder for a single file; -1 where there is none.
-        limit: At most this many images, the folders taken in equal shares.
+        limit: At most this many usable images, the folders taken in equal shares.
         progress: Told of each image.
 
     Returns:
@@ -115,95 +108,126 @@ def load_files(
         UnreadableData: There is nothing at this path, or no usable image.
     """
     root = Path(path).expanduser()
-    files = [root] if root.is_file() else _files(root)
-    if limit is not None:
-        folders = sorted({file.parent for file in files})
-        files = [file for file, _ in _even([(f, folders.index(f.parent)) for f in files], len(folders), limit)]
+    files, unopened = ([root], []) if root.is_file() else _files(root)
     base = root.parent if root.is_file() else root
-    known = {_text(name): label for label, name in enumerate(classes)}
-    names, labels, pixels, skipped = [], [], [], []
-    for row, file in enumerate(files):
-        image = _decode(file, size)
-        if isinstance(image, str):
-            skipped.append(Skipped(id=_name(file, base), reason=image))
-        else:
-            above = [base.name, *file.relative_to(base).parts[:-1]]
-            names.append(_name(file, base))
-            labels.append(next((known[_text(p)] for p in reversed(above) if _text(p) in known), -1))
-            pixels.append(torch.from_numpy(image.copy()))  # Pillow's bytes are read-only
-        progress(row + 1, len(files))
-    if not pixels:
+    groups: dict[Path, list[Path]] = {}
+    for file in files:
+        groups.setdefault(base if limit is None else file.parent, []).append(file)
+    kept, pixels, broken = _decoded([groups[one] for one in sorted(groups)], size, limit, progress)
+    skipped = tuple(Skipped(id=_name(file, base), reason=reason) for file, reason in unopened + broken)
+    if not kept:
         told = "; ".join(f"{s.id}: {s.reason}" for s in skipped[:5]) or "no such file, or a folder without images"
-        raise UnreadableData(f"load_files: no usable image at {_text(str(root))} ({told}).")
-    batch = Batch(ids=tuple(names), pixels=torch.stack(pixels), labels=torch.tensor(labels))
-    return Loaded(batch=batch, classes=tuple(classes), skipped=tuple(skipped))
+        raise UnreadableData(f"load_files: no usable image at {spelled(str(root))} ({told}).")
+    order = sorted(range(len(kept)), key=lambda row: kept[row][1].as_posix())
+    paths = [kept[row][1] for row in order]
+    batch = Batch(
+        ids=tuple(_name(file, base) for file in paths),
+        pixels=torch.from_numpy(pixels[order]),
+        labels=torch.tensor([_label(file, base, classes) for file in paths]),
+    )
+    return Loaded(batch=batch, classes=tuple(classes), skipped=skipped)
 
 
-def _class_folders(root: Path) -> list[Path]:
+def _class_folders(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The folders of the classes, by name; and those that are none, with the reason."""
     if not root.is_dir():
         raise UnreadableData(f"load_images: {root} is not a folder. Name one with a sub-folder per class.")
-    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+    try:
+        inside = sorted(root.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise UnreadableData(
+            f"load_images: {root} cannot be read ({error.strerror}). Check its permissions."
+        ) from error
+    folders = [p for p in inside if os.path.isdir(p) and not p.name.startswith(".")]  # noqa: PTH112, see below
+    circles = [p for p in folders if p.is_symlink() and root.resolve().is_relative_to(p.resolve())]
+    folders = [p for p in folders if p not in circles]
     if len(folders) < 2:
-        found = ": " + _text(folders[0].name) if folders else ""
+        found = ": " + spelled(folders[0].name) if folders else ""
         raise UnreadableData(
             f"load_images: {root} has {len(folders)} class folder(s){found}; "
             "a classifier needs two or more. Name the folder whose sub-folders are the classes."
         )
-    return folders
+    return folders, [(p, "a link to a folder that it lies in itself") for p in circles]
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")),
-        key=lambda p: p.as_posix(),
-    )
+def _files(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Everything below a folder with the suffix of an image, by path; and what was not looked into, with the reason."""
+    files, closed, waiting = list[Path](), list[tuple[Path, str]](), [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                inside = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            closed.append((here, f"a folder that cannot be read ({error.strerror})"))
+            continue
+        for entry in inside:
+            path, of_image = here / entry.name, Path(entry.name).suffix.lower() in SUFFIXES
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(path)
+                closed += [(path, "a folder, though it is called like an image; what is in it was read")] * of_image
+            elif entry.is_symlink() and os.path.isdir(path):  # noqa: PTH112, Path's raises where links lead in circles
+                closed.append((path, "a link to a folder, which is not followed"))
+            elif of_image:
+                files.append(path)
+    return sorted(files, key=Path.as_posix), sorted(closed)
+
+
+def _decoded(
+    groups: Sequence[Sequence[Path]], size: int, limit: int | None, progress: Progress
+) -> tuple[list[tuple[int, Path]], np.ndarray, list[tuple[Path, str]]]:
+    """The usable files of each group from the first on, until there are enough.
+
+    Returns:
+        Group and path of each image, the images uint8 [N, 3, size, size], and the files left out with the reason.
+    """
+    count = len(groups)
+    shares = [len(files) if limit is None else min(len(files), limit // count + (place < limit % count))
+              for place, files in enumerate(groups)]  # fmt: skip
+    pixels = np.empty((sum(shares), 3, size, size), dtype=np.uint8)
+    kept, broken = list[tuple[int, Path]](), list[tuple[Path, str]]()
+    with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter lock
+        for group, (files, share) in enumerate(zip(groups, shares, strict=True)):
+            waiting, full = iter(files), len(kept) + share
+            while piece := list(islice(waiting, min(full - len(kept), PIECE))):  # once more for those that are broken
+                for path, image in zip(piece, pool.map(lambda path: _decode(path, size), piece), strict=True):
+                    if isinstance(image, str):
+                        broken.append((path, image))
+                    else:
+                        pixels[len(kept)] = image
+                        kept.append((group, path))
+                    progress(len(kept), len(pixels), f"{len(broken)} skipped" if broken else "")
+    return kept, pixels[: len(kept)], broken
 
 
 def _name(path: Path, root: Path) -> str:
-    return _text(path.relative_to(root).as_posix())
+    return spelled(path.relative_to(root).as_posix())
 
 
-def _text(name: str) -> str:
-    """A file name as valid text: bytes that are not UTF-8 are spelled out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _even(files: list[tuple[Path, int]], classes: int, limit: int) -> list[tuple[Path, int]]:
-    """The first files of each class, in equal shares; sorted order is kept."""
-    shares = [limit // classes + (label < limit % classes) for label in range(classes)]
-    kept = []
-    for label, share in enumerate(shares):
-        kept += [f for f in files if f[1] == label][:share]
-    return kept
+def _label(file: Path, base: Path, classes: Sequence[str]) -> int:
+    """The class with the name of the nearest folder above a file; -1 where there is none."""
+    known = {name: label for label, name in enumerate(classes)}
+    above = [base.name, *file.relative_to(base).parts[:-1]]
+    return next((known[spelled(p)] for p in reversed(above) if spelled(p) in known), -1)
 
 
 def _decode(path: Path, size: int) -> np.ndarray | str:
     """The image as uint8 [3, size, size], or the reason why it cannot be used."""
     try:
-        if not path.is_file():
-            return "not a file, or a link that leads nowhere"
-        if path.stat().st_size == 0:
-            return "the file is empty"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes that it then reads well
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    return f"{image.width}x{image.height} pixels are more than {MAX_PIXELS:,}"
-                small = square(image, size)
-    except UnidentifiedImageError:
-        return "not an image that Pillow can read"
-    except Image.DecompressionBombError as error:
+        return pictures.read(path, size)
+    except FileNotFoundError:
+        return "not there: gone, or a link that leads nowhere"
+    except OSError as error:
+        return "not a file" if error.errno == NOT_REGULAR else f"cannot be read ({error.strerror})"
+    except UnreadableData as error:
         return str(error)
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:  # what broken files raise
-        return f"{type(error).__name__}: {error}"
-    return np.asarray(small, dtype=np.uint8).transpose(2, 0, 1)
 
 
-def _require_every_class(root: Path, classes: tuple[str, ...], labels: np.ndarray, skipped: Sequence[Skipped]) -> None:
-    empty = [name for label, name in enumerate(classes) if not (labels == label).any()]
+def _require_every_class(root: Path, classes: Sequence[str], labels: Sequence[int], skipped: Sequence[Skipped]) -> None:
+    empty = [name for label, name in enumerate(classes) if label not in labels]
     if empty:
         bad = "".join(f"\n  {s.id}: {s.reason}" for s in skipped[:5])
         raise UnreadableData(
-            f"load_images: no usable image in {', '.join(str(root / name) for name in empty)}. "
+            f"load_images: no usable image in {', '.join(f'{root}/{name}' for name in empty)}. "
             f"Put images there ({', '.join(sorted(SUFFIXES))}) or remove the folder.{bad}"
         )

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
-import zlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from heatprint.core.errors import InvalidInput
-from heatprint.core.pictures import square
+from heatprint.core.errors import InvalidInput, UnreadableData
+from heatprint.core.pictures import TooManyPixels, decode
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError, KeyError, TypeError, OverflowError,
-          struct.error, zlib.error)  # fmt: skip
-"""What Pillow raises on damaged files, by format and place of the damage."""
 
 
 class TooLarge(InvalidInput):
@@ -78,20 +70,8 @@ def read_image(content: bytes, size: int, *, most_bytes: int, most_pixels: int) 
     if len(content) > most_bytes:
         raise TooLarge(f"The image file has {len(content):,} bytes; at most {most_bytes:,} are taken.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes that it then reads well
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                if image.width * image.height > most_pixels:
-                    raise TooLarge(
-                        f"The image is {image.width} x {image.height}; at most {most_pixels:,} pixels are taken."
-                    )
-                small = square(image, size)
-    except InvalidInput:
-        raise
-    except Image.DecompressionBombError as error:
-        raise TooLarge(f"The image is enormous; at most {most_pixels:,} pixels are taken.") from error
-    except UnidentifiedImageError as error:
-        raise InvalidInput(f"This is not an image file of a known kind. Send {', '.join(FORMATS)}.") from error
-    except BROKEN as error:
-        raise InvalidInput("The image file is damaged or cut short and cannot be decoded.") from error
-    return np.ascontiguousarray(np.asarray(small, dtype=np.uint8).transpose(2, 0, 1))
+        return decode(content, size, formats=FORMATS, most_pixels=most_pixels)
+    except TooManyPixels as error:
+        raise TooLarge(f"The image is too large: {error}; at most {most_pixels:,} pixels are taken.") from error
+    except UnreadableData as error:
+        raise InvalidInput(f"This image file cannot be taken: {error}.") from error
