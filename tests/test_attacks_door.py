@@ -10,7 +10,7 @@ import torch
 
 from heatprint.attacks import attack, attack_every_target, door, make
 from heatprint.attacks.access import ScoreAccess
-from heatprint.attacks.ledger import Budget, Ledger, Tally
+from heatprint.attacks.ledger import Budget, Ledger, Spent, Tally
 from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import Criterion, targeted, untargeted
 from heatprint.core.values import Batch
@@ -263,7 +263,13 @@ def test_a_tally_of_parts_counts_the_parts_before_and_the_images_after(four):
     told = []
     first = attack(four, batch.take(range(5)), make("pgd", eps="1/255", steps=2))
     attack(four, batch.take(range(5, 8)), make("pgd", eps="1/255", steps=2), progress=lambda *v: told.append(v[2]))
-    tally = told[-1].after([first], waiting=1)
+    before = Spent(
+        attempted=first.attempted,
+        succeeded=int((first.first_hit >= 0).sum()),
+        forwards=int(first.forwards.sum()),
+        backwards=int(first.backwards.sum()),
+    )
+    tally = told[-1].after(before, waiting=1)
     assert tally.attempted == 3 + 3 + 1
     assert tally.active == 1
     assert tally.succeeded + tally.given_up == 6

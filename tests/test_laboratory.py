@@ -28,6 +28,9 @@ from heatprint.live.searches import SEARCHES, Cancelled
 from heatprint.live.specimen import one_thread
 from heatprint.models import Training, load, predict, save, train
 from heatprint.signatures import EMBEDDERS, SIGNERS, sign
+from heatprint.study.engines import Local
+from heatprint.study.explaining import signed
+from heatprint.study.parts import Workshop
 from heatprint.study.places import measure_places
 from heatprint.testing import labelled_batch, small_classifier
 
@@ -75,10 +78,10 @@ def run(classifier, images, fallen, tmp_path_factory):
     pca = EMBEDDERS.make("pca")
     sets = {"clean": images, "pgd": fallen.adversarial.take(fallen.success.nonzero().squeeze(1))}
     with store.writing():
-        store.memo("global", 0, "key", lambda: measure_places(
-            classifier, sets, SIGNERS.make("lrp", **SETTINGS), {"umap": pca, "pca": pca}, seed=0,
-            progress=lambda done, total, note="": None,
-        ))  # fmt: skip
+        shop, signer = Workshop(store=store, engine=Local(1)), SIGNERS.make("lrp", **SETTINGS)
+        known = {name: signed(shop, f"signatures/{name}", classifier, batch, signer) for name, batch in sets.items()}
+        places = measure_places(classifier.classes, sets, known, {"umap": pca, "pca": pca}, seed=0)
+        store.memo("global", 0, "key", lambda: places)
     save(classifier, folder / "models" / "clear")
     recipe = {"map": {"signature": SETTINGS}, "explainer": {"method": "lrp.epsilon", "settings": {"epsilon": 0.5}}}
     (folder / "recipe.json").write_text(json.dumps(recipe))

@@ -29,7 +29,7 @@ from heatprint.study.checks import same_study
 from heatprint.study.lines import line_of
 from heatprint.study.recipe import AtlasTable, DefenceTable, ExplainerTable, MapTable
 from heatprint.study.records import join_attacked
-from heatprint.study.steps import Lab
+from heatprint.study.steps import Lab, device
 from heatprint.testing import labelled_batch
 
 
@@ -123,9 +123,31 @@ def test_before_and_after_is_measured_on_stored_successes(run):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_missing_gpu_is_told_before_anything_runs(tmp_path):
-    with pytest.raises(InvalidInput, match="sees no GPU here"):
-        study(load_recipe("tiny", device="cuda"), tmp_path / "run")
+def test_a_missing_gpu_is_told_in_one_line(caplog):
+    with caplog.at_level("WARNING", logger="heatprint"):
+        assert device("cuda") == torch.device("cpu")
+    assert caplog.messages == ["torch sees no GPU here: computing on the CPU"]
+    assert device("auto") == torch.device("cpu")
+
+
+def test_a_gpu_lost_on_the_way_costs_one_line_and_nothing_else(run, tmp_path, monkeypatch, caplog):
+    """What was computed stays; the rest is computed on the CPU."""
+    out = tmp_path / "run"
+    shutil.copytree(run, out)
+    walked, figures = [], Lab.figures
+
+    def lost(self, *given):
+        walked.append(self.recipe.device)
+        if len(walked) == 1:
+            raise RuntimeError("CUDA error: unspecified launch failure\nCompile with ...")
+        return figures(self, *given)
+
+    monkeypatch.setattr(Lab, "figures", lost)
+    with caplog.at_level("WARNING", logger="heatprint"):
+        study(load_recipe("tiny", device="cuda"), out)
+    assert walked == ["cuda", "cpu"]
+    assert "the GPU is lost (CUDA error: unspecified launch failure): going on on the CPU" in caplog.text
+    assert (out / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
 
 
 def tiny(**changes):

@@ -48,6 +48,23 @@ class Room(StrEnum):
     recipes = "recipes"
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"heatprint {version('heatprint')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """What `heatprint` takes before the name of a command."""
+
+
 @app.command()
 def study(
     out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")],
@@ -59,6 +76,13 @@ def study(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, instead of the recipe's.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, ray, or the address of a Ray cluster: HOST:6379, ray://HOST:10001.")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Parts computed at a time; by default one on each core."),
+    ] = None,
 ) -> None:
     """Run the whole experiment: train, attack, explain, map, defend, evaluate, report."""
     import logging
@@ -66,7 +90,7 @@ def study(
     from rich.console import Console
     from rich.logging import RichHandler
 
-    from heatprint.study import load_recipe
+    from heatprint.study import engines, load_recipe
     from heatprint.study import study as run
     from heatprint.study.progress import Shown
 
@@ -77,7 +101,7 @@ def study(
     chosen = load_recipe(recipe, data=data, seed=seed, device=device)
     console.print(f"heatprint study: recipe {chosen.name}, seed {chosen.seed}, into {out}", highlight=False)
     try:
-        path = run(chosen, out, watch=Shown(console))
+        path = run(chosen, out, watch=Shown(console), engine=engines.make(engine, workers=workers))
     except KeyboardInterrupt:
         console.print("\nStopped. Everything finished so far is kept: the same command again resumes.")
         raise typer.Exit(130) from None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
-from heatprint.core.values import Attacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +104,31 @@ def _rank(rows: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What finished images came to.
+
+    Attributes:
+        attempted: Images that were attacked.
+        succeeded: Those that reached the goal in some query, before rounding to 8 bits.
+        forwards: Forward passes.
+        backwards: Gradients.
+    """
+
+    attempted: int = 0
+    succeeded: int = 0
+    forwards: int = 0
+    backwards: int = 0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            attempted=self.attempted + other.attempted,
+            succeeded=self.succeeded + other.succeeded,
+            forwards=self.forwards + other.forwards,
+            backwards=self.backwards + other.backwards,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tally:
     """How an attack stands, for people (`str`) and machines (its fields).
 
@@ -132,23 +155,21 @@ class Tally:
     def __str__(self) -> str:
         return f"{self.succeeded} fell, {self.given_up} stood, {self.active} open, {self.per_second:,.0f} queries/s"
 
-    def after(self, finished: Sequence[Attacked], *, waiting: int) -> Tally:
+    def after(self, finished: Spent, *, waiting: int) -> Tally:
         """The tally of a longer run, of which this is the part now worked on.
 
         Args:
-            finished: Results of the parts before it.
+            finished: What the parts before it came to.
             waiting: Images of the parts after it.
         """
-        attempted = sum(part.attempted for part in finished)
-        won = sum(int((part.first_hit >= 0).sum()) for part in finished)
         return replace(
             self,
-            attempted=self.attempted + attempted + waiting,
+            attempted=self.attempted + finished.attempted + waiting,
             active=self.active + waiting,
-            succeeded=self.succeeded + won,
-            given_up=self.given_up + attempted - won,
-            forwards=self.forwards + sum(int(part.forwards.sum()) for part in finished),
-            backwards=self.backwards + sum(int(part.backwards.sum()) for part in finished),
+            succeeded=self.succeeded + finished.succeeded,
+            given_up=self.given_up + finished.attempted - finished.succeeded,
+            forwards=self.forwards + finished.forwards,
+            backwards=self.backwards + finished.backwards,
             seconds_left=None,
         )
 

@@ -35,6 +35,11 @@ def digest(*values: Any) -> str:
     return h.hexdigest()
 
 
+def content_digest(content: bytes) -> str:
+    """The digest of bytes, as `file_digest` has it of a file that holds them."""
+    return hashlib.blake2b(content, digest_size=SIZE).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """The digest of a file's bytes, 40 hexadecimal digits."""
     h = hashlib.blake2b(digest_size=SIZE)
@@ -44,7 +49,7 @@ def file_digest(path: Path) -> str:
     return h.hexdigest()
 
 
-def _feed(update: Callable[[bytes], None], value: Any) -> None:
+def _feed(update: Callable[[bytes | memoryview], None], value: Any) -> None:
     """Spell one value, its type first so that 1, True and "1" differ."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         body = value if isinstance(value, bytes) else repr(value).encode()
@@ -53,7 +58,9 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
         _feed(update, str(value))
     elif isinstance(value, np.generic | np.ndarray) or _is_tensor(value):
         array = np.ascontiguousarray(value.detach().cpu().numpy() if _is_tensor(value) else value)
-        update(f"array:{array.dtype.str}:{array.shape}:".encode() + array.tobytes())
+        update(f"array:{array.dtype.str}:{array.shape}:".encode())
+        if array.size:
+            update(array.reshape(-1).view(np.uint8).data)  # without a copy: it may be larger than the memory
     elif isinstance(value, Mapping):
         update(f"map:{len(value)}:".encode())
         for key in sorted(value, key=repr):

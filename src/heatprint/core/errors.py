@@ -8,7 +8,8 @@
     ├── ModelMismatch       weights, classes or sizes do not fit together
     ├── Unsupported         a network operation that a method has no rule for
     ├── BrokenContract      a method returned what its door does not let through
-    └── StoreError          a run folder is in use, damaged or from another version
+    ├── StoreError          a run folder is in use, damaged or from another version
+    └── EngineError         workers cannot be reached, or die again and again
 
 Every message says who complains, what was expected, what came, and what to write instead.
 """
@@ -65,3 +66,7 @@ class BrokenContract(HeatprintError):
 
 class StoreError(HeatprintError):
     """A run folder is in use by another process, damaged, or of another version."""
+
+
+class EngineError(HeatprintError):
+    """The workers of an engine cannot be reached, or die again and again."""

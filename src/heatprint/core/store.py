@@ -2,11 +2,12 @@
 
     RUN/<step>/part-00012.parquet        rows (one per image)
     RUN/<step>/part-00012.safetensors    arrays
-    RUN/<step>/_done/part-00012.json     key, digests of the two files, seconds
+    RUN/<step>/_done/part-00012.json     key, digests of the two files
 
 A part is written under a temporary name, synced, renamed, and only then marked done. A part counts as done
 when its mark carries the expected key and both files still have the digests in the mark; anything else (a
-torn write, an altered file, other settings) is computed again and replaced, and never read. Nothing here imports torch.
+torn write, an altered file, other settings) is computed again and replaced, and never read. No file but the journal of
+progress holds a time: equal inputs give a folder of equal bytes. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load, save
 
-from heatprint.core.digest import digest, file_digest
+from heatprint.core.digest import content_digest, digest
 from heatprint.core.errors import StoreError
 
 SCHEMA = 1  # of the run folder; readers refuse a newer one
@@ -130,25 +130,38 @@ class Store:
             key: Everything the result depends on (see `digest`).
             compute: Makes the part; called only when it is missing, damaged or of another key.
         """
-        key = digest(SCHEMA, step, index, key)
-        if self._mark(step, index).get("key") == key:
+        if self.holds(step, index, key):
             with suppress(StoreError):  # damaged: computed again
                 return self.read(step, index)
-        start = time.monotonic()
-        part = compute()
+        self.keep(step, index, key, compute())
+        return self.read(step, index)
+
+    def holds(self, step: str, index: int, key: Any) -> bool:
+        """Whether a part is marked done under this key and its files are there; only reading it finds damage."""
+        mark = self._mark(step, index)
+        files = mark.get("files")
+        return (
+            mark.get("key") == digest(SCHEMA, step, index, key)
+            and isinstance(files, dict)
+            and all((self.root / step / name).is_file() for name in files)
+        )
+
+    def keep(self, step: str, index: int, key: Any, part: Part) -> None:
+        """Write a part and mark it done under a key; see `memo`."""
         rows, arrays, mark = self._paths(step, index)
         mark.unlink(missing_ok=True)
         files = {}
         if part.rows:
             sink = pa.BufferOutputStream()
             pq.write_table(pa.table(dict(part.rows)), sink, compression="zstd")
-            write_atomic(rows, sink.getvalue().to_pybytes())
-            files[rows.name] = file_digest(rows)
+            content = sink.getvalue().to_pybytes()
+            write_atomic(rows, content)
+            files[rows.name] = content_digest(content)
         if part.arrays:
-            write_atomic(arrays, save({k: np.ascontiguousarray(v) for k, v in part.arrays.items()}))
-            files[arrays.name] = file_digest(arrays)
-        write_json(mark, {"key": key, "files": files, "seconds": round(time.monotonic() - start, 3)})
-        return self.read(step, index)
+            packed = save({k: np.ascontiguousarray(v) for k, v in part.arrays.items()})
+            write_atomic(arrays, packed)
+            files[arrays.name] = content_digest(packed)
+        write_json(mark, {"key": digest(SCHEMA, step, index, key), "files": files})
 
     def read(self, step: str, index: int) -> Part:
         """A finished part, rows as lists of Python values.
@@ -160,14 +173,21 @@ class Store:
         files = self._mark(step, index).get("files")
         if not isinstance(files, dict):
             raise StoreError(f"store: {mark.relative_to(self.root)} is missing; run the study again.")
-        for name, expected in files.items():
-            file = self.root / step / name
-            if not file.is_file() or file_digest(file) != expected:
-                raise StoreError(f"store: {file.relative_to(self.root)} is damaged; run the study again.")
+        content = {name: self._checked(self.root / step / name, expected) for name, expected in files.items()}
         return Part(
-            rows=pq.read_table(rows).to_pydict() if rows.name in files else {},
-            arrays=load(arrays.read_bytes()) if arrays.name in files else {},
+            rows=pq.read_table(pa.BufferReader(content[rows.name])).to_pydict() if rows.name in content else {},
+            arrays=load(content[arrays.name]) if arrays.name in content else {},
         )
+
+    def _checked(self, file: Path, expected: str) -> bytes:
+        """The bytes of a part's file, which are those that were written."""
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            content = b""
+        if content_digest(content) != expected:
+            raise StoreError(f"store: {file.relative_to(self.root)} is damaged; run the study again.")
+        return content
 
     def trim(self, step: str, count: int) -> None:
         """Remove the parts of a step from number `count` on, which an earlier, larger set of images left."""

@@ -5,10 +5,13 @@ Shapes: N images, H = W the image size, K classes. `pixels` are uint8, `images` 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +19,10 @@ from heatprint.core.display import Displayed
 from heatprint.core.errors import InvalidInput
 from heatprint.core.lattice import to_images, to_pixels
 from heatprint.core.norms import Distances, Norm
+from heatprint.core.scratch import room
+
+PRINT = 16  # bytes of an image's digest
+PIECE = 1024  # images that are copied at a time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,11 +79,36 @@ class Batch(Displayed):
         return to_images(self.pixels)
 
     def take(self, rows: Sequence[int] | Tensor) -> Batch:
-        """The images in these rows, in this order."""
+        """The images in these rows, in this order; the batch itself where that is all of it."""
         index = torch.as_tensor(rows, dtype=torch.long)
-        return Batch(
-            ids=tuple(self.ids[i] for i in index.tolist()), pixels=self.pixels[index], labels=self.labels[index]
+        if len(index) == len(self) and torch.equal(index, torch.arange(len(self))):
+            return self
+        taken = Batch(
+            ids=tuple(self.ids[i] for i in index.tolist()),
+            pixels=_gathered(self.pixels, index),
+            labels=self.labels[index],
         )
+        return taken.printed(self.prints[index.numpy()]) if "prints" in self.__dict__ else taken
+
+    @cached_property
+    def prints(self) -> np.ndarray:
+        """What each image is: a digest of its pixels, uint8 [N, 16]."""
+        found = np.empty((len(self), PRINT), np.uint8)
+        for row, image in enumerate(self.pixels.numpy()):
+            content = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=PRINT).digest()
+            found[row] = np.frombuffer(content, np.uint8)
+        return found
+
+    def printed(self, prints: np.ndarray) -> Batch:
+        """The same images, whose `prints` are known already: a million of them need not be read for their names."""
+        known = Batch(ids=self.ids, pixels=self.pixels, labels=self.labels)
+        known.__dict__["prints"] = prints
+        return known
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Everything that a result computed from these images depends on, for a `heatprint.core.digest.digest`."""
+        return self.ids, tuple(self.pixels.shape[1:]), self.prints, self.labels
 
     def with_pixels(self, pixels: Tensor) -> Batch:
         """The same ids and labels with other pixels."""
@@ -87,9 +119,28 @@ def join(batches: Sequence[Batch]) -> Batch:
     """Several batches of one image size as one."""
     return Batch(
         ids=tuple(i for b in batches for i in b.ids),
-        pixels=torch.cat([b.pixels for b in batches]),
+        pixels=stacked([b.pixels for b in batches]),
         labels=torch.cat([b.labels for b in batches]),
     )
+
+
+def stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Pixels of several batches below each other, on disk where they are many; see `heatprint.core.scratch.room`."""
+    whole = torch.from_numpy(room((sum(map(len, parts)), *parts[0].shape[1:]), np.uint8))
+    start = 0
+    for part in parts:
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
+
+
+def _gathered(pixels: Tensor, index: Tensor) -> Tensor:
+    """The pixels of these rows, a piece at a time."""
+    whole = torch.from_numpy(room((len(index), *pixels.shape[1:]), np.uint8))
+    for start in range(0, len(index), PIECE):
+        rows = index[start : start + PIECE]
+        whole[start : start + len(rows)] = pixels[rows]
+    return whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,6 +84,25 @@ def load_dataset(
             for s in part.skipped
         ),
     )
+
+
+def state_of(source: str) -> tuple[object, ...]:
+    """What tells whether a source has changed: of a folder names, sizes and times of its files.
+
+    Raises:
+        UnreadableData: The source does not exist.
+    """
+    if source == "menagerie":
+        return (source,)
+    root, name = _fetch(source)
+    files = []
+    for folder, _, names in os.walk(root):
+        for file in names:
+            path = os.path.join(folder, file)  # noqa: PTH118 - a million of them
+            with suppress(FileNotFoundError):  # gone since it was listed
+                seen = os.lstat(path)
+                files.append((os.fsencode(os.path.relpath(path, root)), seen.st_size, seen.st_mtime_ns))
+    return name, sorted(files)
 
 
 def draw_batch(count: int, part: str, *, size: int, seed: int, progress: Progress = silent) -> Batch:

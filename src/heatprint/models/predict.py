@@ -7,13 +7,14 @@ from torch import Tensor
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.lattice import to_images
+from heatprint.core.limits import images_at_a_time
 
 BATCH = 64  # on CPU larger batches are no faster; on a GPU this is called with more
 
 
 def batch_size(classifier: Classifier) -> int:
     """Images per forward pass that keep the device busy without filling its memory."""
-    return BATCH if classifier.device.type == "cpu" else 4 * BATCH
+    return images_at_a_time(BATCH if classifier.device.type == "cpu" else 4 * BATCH)
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
-"""Floor 6: the experiment from images to report: a recipe, the straight line, and the steps it is made of."""
+"""Floor 6: the experiment from images to report: a recipe, the straight line, and the steps it is made of.
 
-from heatprint.study.pipeline import study
-from heatprint.study.recipe import Recipe, load_recipe, recipe_names
+What is imported is loaded when it is first used: a worker that computes parts needs neither recipe nor report.
+"""
 
-__all__ = ["Recipe", "load_recipe", "recipe_names", "study"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -86,6 +86,7 @@ def measure_images(
     method: Clusterer,
     *,
     side: int = 28,
+    maps: np.ndarray | None = None,
     progress: Progress = silent,
 ) -> Part:
     """Heat maps of the predicted classes, and the strategies among those that explain one class.
@@ -96,6 +97,7 @@ def measure_images(
         explainer: Makes the heat maps.
         method: Groups them; see `Exploring`.
         side: Of the pooled maps.
+        maps: The pooled maps, where they are there already.
         progress: Told of the explanations.
 
     Returns:
@@ -103,7 +105,8 @@ def measure_images(
         its map under ``maps``, its logits under ``logits``, and under ``spectral`` its place among the first
         eigenvectors of its class (float32 [N, 16], 0 beyond those there are).
     """
-    maps = heat_maps(classifier, batch, explainer, side=side, progress=progress)
+    if maps is None:
+        maps = heat_maps(classifier, batch, explainer, side=side, progress=progress)
     logits = predict(classifier, batch.pixels)
     predicted = logits.argmax(1).numpy()
     names = np.empty(len(batch), dtype=object)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from heatprint.core.classifier import Classifier
-from heatprint.core.protocols import Explainer, Progress
+from heatprint.core.protocols import Explainer, Progress, silent
 from heatprint.core.store import Part
 from heatprint.core.values import Attacked, Batch
 from heatprint.data.splits import sample
@@ -32,7 +32,9 @@ def chosen_pairs(attacked: Attacked, count: int, *, control: bool) -> tuple[Batc
     return attacked.clean.take(rows), attacked.adversarial.take(rows), len(every)
 
 
-def measured(classifier: Classifier, clean: Batch, changed: Batch, method: Explainer, progress: Progress) -> Part:
+def measured(
+    classifier: Classifier, clean: Batch, changed: Batch, method: Explainer, progress: Progress = silent
+) -> Part:
     """One row per pair and target: each image for its own prediction, and both for the true class."""
     rows: list[dict[str, Any]] = []
     for number, target in enumerate(TARGETS if len(clean) else ()):
@@ -45,9 +47,10 @@ def measured(classifier: Classifier, clean: Batch, changed: Batch, method: Expla
     return Part(rows=columns(rows))
 
 
-def summarised(part: Part, *, available: int, control: bool) -> Mapping[str, Any]:
+def summarised(parts: Sequence[Part], *, available: int, control: bool) -> Mapping[str, Any]:
     """What `metrics.json` says of one attack: per target the spread of every measure, and the bins of the chart."""
-    explained = part.rows.get("explained", [])
+    explained = [kind for part in parts for kind in part.rows.get("explained", [])]
+    measures = {name: [value for part in parts for value in part.rows.get(name, [])] for name in MEASURES}
     told: dict[str, Any] = {
         "of": "attempts" if control else "successes",
         "available": available,
@@ -56,7 +59,7 @@ def summarised(part: Part, *, available: int, control: bool) -> Mapping[str, Any
     }
     for target in TARGETS:
         rows = [row for row, which in enumerate(explained) if which == target]
-        values = {name: [part.rows[name][row] for row in rows] for name in MEASURES} if rows else {}
+        values = {name: [measures[name][row] for row in rows] for name in MEASURES} if rows else {}
         told["explained"][target] = {
             "measures": {name: spread(values.get(name, [])) for name in MEASURES},
             "histograms": {name: _histogram(values.get(name, [])) for name in CHARTED},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, StoreError
 from heatprint.core.protocols import Progress
+from heatprint.core.scratch import scratch_in
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Batch
 from heatprint.data.sources import Dataset
@@ -33,9 +35,11 @@ from heatprint.evaluation.routing import NATURAL, Answers, adviser_cells, eviden
 from heatprint.study.candidates import CLEAR, CONTROL, Candidate, made
 from heatprint.study.corpus import Trial, read_trials
 from heatprint.study.counterattack import attacked_anew, evaded
+from heatprint.study.engines import Local
 from heatprint.study.forensics import FITTED, made_from
 from heatprint.study.forensics import RESULTS as LABORATORY
 from heatprint.study.kinds import gathered, measured
+from heatprint.study.parts import Workshop
 from heatprint.study.progress import SILENT, Watch
 
 RESULTS, PAGE, WORTH = "defence.json", "defence.html", "defence/fitted"
@@ -135,12 +139,14 @@ def close_loop(
     detector, identifier = _fitted(store, classifier, fpr)
     _same(store, made_from(data.test, tried, seed))
     came = None if attacked is None else _came_in(classifier, detector, identifier, attacked, fpr)
-    with store.writing():
+    engine = Local()
+    with store.writing(), scratch_in(store.root), closing(engine):
         for stale in (RESULTS, PAGE):
             (store.root / stale).unlink(missing_ok=True)  # of an earlier finish
         models, left_out = made(classifier, data.train, candidates, store, seed=seed, watch=watch)
-        kinds = gathered(classifier, data.test, data.train, store, tried, seed=seed, watch=watch)
-        known = measured(classifier, kinds, store, watch)
+        workshop = Workshop(store=store, engine=engine)
+        kinds = gathered(classifier, data.test, data.train, workshop, tried, seed=seed, watch=watch)
+        known = measured(classifier, kinds, workshop, watch)
         lab = Laboratory(classifier=classifier, detector=detector, identifier=identifier, known=known,
                          learn=_thinned(known, "learn"), judge=_thinned(known, "judge"))  # fmt: skip
         remedies = {CLEAR: answered(classifier), **{name: answered(model) for name, model in models.items()},

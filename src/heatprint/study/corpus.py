@@ -18,16 +18,20 @@ from heatprint.attacks.vulnerability import pixel_reach
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, UnknownName
 from heatprint.core.goals import Criterion
+from heatprint.core.protocols import Progress, silent
 from heatprint.core.registry import validated
-from heatprint.core.store import Store
+from heatprint.core.store import Part
 from heatprint.core.values import Attacked, Batch
 from heatprint.data.splits import sample
 from heatprint.detectors.families import BENIGN, FAMILIES
+from heatprint.study.attacking import Fallen
+from heatprint.study.engines import Task
+from heatprint.study.parts import Piece, Workshop, rows_of
 from heatprint.study.progress import Watch
-from heatprint.study.records import from_part, join_attacked, take_attacked, to_part
+from heatprint.study.records import from_part, join_attacked, joined, take_attacked, to_part
 
-VERSION = 1  # raise it when a trial's result changes for equal settings
-PART = 100  # images a crash may cost
+VERSION = 2  # raise it when a trial's result changes for equal settings
+PART = 64  # images a crash may cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,42 +104,41 @@ def read_trials(path: Path | None = None) -> tuple[Trial, ...]:
     return trials
 
 
-def gather(classifier: Classifier, batch: Batch, trial: Trial, store: Store, *, seed: int, watch: Watch) -> Attacked:
+def gather(
+    classifier: Classifier, batch: Batch, trial: Trial, workshop: Workshop, *, seed: int, watch: Watch
+) -> Attacked:
     """A trial on its source images, in parts that survive a crash.
 
     Args:
         classifier: The victim.
         batch: Images it did not learn from; of these the trial chooses its own.
         trial: What to do with them.
-        store: The run folder.
+        workshop: The run folder and its engine.
         seed: Of the attack.
         watch: Shows progress.
     """
     chosen = batch.take(_chosen(classifier, batch, trial))
-    done: list[Attacked] = []
+    cuts = rows_of(len(chosen), PART)
+    about = (VERSION, classifier.digest, trial.method, trial.settings, trial.margin, trial.ladder, seed)
+    pieces = [
+        Piece(
+            key=(*about, *chosen.take(rows).identity),
+            images=len(rows),
+            task=lambda rows=rows: Task(  # type: ignore[misc]
+                function=trial_part, arguments={"piece": chosen.take(rows), "trial": trial, "seed": seed}
+            ),
+        )
+        for rows in cuts
+    ]
     with watch.step(trial.name) as progress:
-        for index, rows in enumerate(torch.split(torch.arange(len(chosen)), PART)):
-            piece = chosen.take(rows)
-            part = store.memo(
-                f"forensics/images/{trial.folder}",
-                index,
-                (
-                    VERSION,
-                    classifier.digest,
-                    trial.method,
-                    trial.settings,
-                    trial.margin,
-                    trial.ladder,
-                    seed,
-                    piece.ids,
-                    piece.pixels,
-                    piece.labels,
-                ),
-                lambda piece=piece: to_part(run_trial(classifier, piece, trial, seed), classifier.classes),  # type: ignore[misc]
-            )
-            done.append(from_part(part, piece))
-            progress(int(rows[-1]) + 1, len(chosen), f"{sum(int(d.success.sum()) for d in done)} successes so far")
-    return join_attacked(done)
+        parts = workshop.parts(f"forensics/images/{trial.folder}", classifier, pieces, progress, Fallen())
+        return joined(chosen, (from_part(part, chosen.take(rows)) for part, rows in zip(parts, cuts, strict=True)))
+
+
+def trial_part(classifier: Classifier, piece: Batch, trial: Trial, seed: int, progress: Progress = silent) -> Part:
+    """One part of a trial."""
+    del progress
+    return to_part(run_trial(classifier, piece, trial, seed), classifier.classes)
 
 
 def _chosen(classifier: Classifier, batch: Batch, trial: Trial) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
+from heatprint.core.scratch import scratch_in
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Batch
 from heatprint.detectors.door import Detector
@@ -32,7 +34,9 @@ from heatprint.evaluation.location import located
 from heatprint.evaluation.oracle import true_difference
 from heatprint.study.contested import published, resisted
 from heatprint.study.corpus import Trial, read_trials
+from heatprint.study.engines import Engine, Local
 from heatprint.study.kinds import PARTS, Kind, gathered, measured
+from heatprint.study.parts import Workshop
 from heatprint.study.progress import SILENT, Watch
 
 DETECTOR, FITTED, RESULTS = "heat-print", "forensics/fitted", "forensics.json"
@@ -51,6 +55,7 @@ def forensics(
     learner: Learner = "boosting",
     full: bool = False,
     seed: int = 0,
+    engine: Engine | None = None,
     watch: Watch = SILENT,
 ) -> dict[str, Any]:
     """Attack, measure, fit, judge; what is in the folder already is read.
@@ -66,6 +71,7 @@ def forensics(
         learner: With what detectors and identifiers learn.
         full: Also judge the published detectors, and attack this one as someone would who knows it.
         seed: Of everything random.
+        engine: Computes the parts; by default processes on this machine, one a core.
         watch: Shows progress.
 
     Returns:
@@ -73,12 +79,13 @@ def forensics(
         ``"transferred"`` (None without a stranger), ``"identification"``, ``"location"``; with `full` ``"published"``
         and ``"resisted"``.
     """
-    store = Store(Path(out))
+    store, engine = Store(Path(out)), engine or Local()
+    workshop = Workshop(store=store, engine=engine)
     if stranger is not None:
         check_transfer(stranger)
-    with store.writing():
-        kinds = gathered(classifier, batch, learned, store, trials or read_trials(), seed=seed, watch=watch)
-        known = replace(measured(classifier, kinds, store, watch), learner=learner)
+    with store.writing(), scratch_in(store.root), closing(engine):
+        kinds = gathered(classifier, batch, learned, workshop, trials or read_trials(), seed=seed, watch=watch)
+        known = replace(measured(classifier, kinds, workshop, watch), learner=learner)
         told: dict[str, Any] = {"made from": made_from(batch, trials or read_trials(), seed), "counts": _counts(known)}
         with watch.step("ablation") as progress:
             told["ablation"] = ablation(known, seed=seed, progress=progress)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from torch.nn import functional
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, Unsupported
 from heatprint.core.lattice import to_images, to_pixels
-from heatprint.core.store import Part, Store
+from heatprint.core.protocols import Progress, silent
+from heatprint.core.store import Part
 from heatprint.core.values import Batch
 from heatprint.data.splits import sample, split
 from heatprint.detectors.examples import CLEAN, KNOWN_MISTAKEN, MISTAKEN, Examples
@@ -25,12 +25,15 @@ from heatprint.evaluation.detection import Rows
 from heatprint.evaluation.forensics import Measured
 from heatprint.models.predict import predict
 from heatprint.study.corpus import Trial, gather
+from heatprint.study.engines import Task
+from heatprint.study.parts import Piece, Workshop, rows_of
 from heatprint.study.progress import Watch
 
 PARTS = {"fit": 0.5, "calibrate": 0.15, "test": 0.35}  # of the source images
 SALT = "forensics"
 MOST = 800  # images of one kind, besides clean ones
-VERSION = 2
+VERSION = 3
+PART = 256  # images a crash may cost
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,7 +66,7 @@ def gathered(
     classifier: Classifier,
     batch: Batch,
     learned: Batch | None,
-    store: Store,
+    workshop: Workshop,
     trials: Sequence[Trial],
     *,
     seed: int,
@@ -72,7 +75,7 @@ def gathered(
     """Clean images first, then each trial's, each saved anew, and the classifier's mistakes on its own images."""
     kinds = [Kind(name=CLEAN, algorithm=CLEAN, is_attack=False, unseen=False, batch=batch)]
     for trial in trials:
-        attacked = gather(classifier, batch, trial, store, seed=seed, watch=watch)
+        attacked = gather(classifier, batch, trial, workshop, seed=seed, watch=watch)
         kept = attacked.adversarial.take(_rows(attacked.success if trial.is_attack else ~attacked.skipped))
         kept = kept.take(sample(kept, MOST))
         kinds.append(
@@ -86,10 +89,10 @@ def gathered(
     return [one for one in kinds if len(one.batch)]
 
 
-def measured(classifier: Classifier, kinds: Sequence[Kind], store: Store, watch: Watch) -> Measured:
+def measured(classifier: Classifier, kinds: Sequence[Kind], workshop: Workshop, watch: Watch) -> Measured:
     """All examples with their features; every family of every kind is kept by itself."""
     logits = torch.cat([predict(classifier, one.batch.pixels) for one in kinds])
-    tables = {family: _table(classifier, family, kinds, store, watch) for family in _applicable(classifier)}
+    tables = {family: _table(classifier, family, kinds, workshop, watch) for family in _applicable(classifier)}
     lengths = [len(one.batch) for one in kinds]
 
     def spread(what: str) -> np.ndarray:
@@ -136,20 +139,36 @@ def _parts(sources: Sequence[str], known: np.ndarray) -> np.ndarray:
     return part.astype(str)
 
 
-def _table(classifier: Classifier, family: str, kinds: Sequence[Kind], store: Store, watch: Watch) -> np.ndarray:
+def _table(classifier: Classifier, family: str, kinds: Sequence[Kind], workshop: Workshop, watch: Watch) -> np.ndarray:
     """float32 [N, columns] of all kinds, one below the other."""
-    parts: list[np.ndarray] = []
+    tables: list[np.ndarray] = []
+    whole = sum(len(one.batch) for one in kinds)
     with watch.step(f"features: {family}") as progress:
-        for done, one in enumerate(kinds):
-            key = (VERSION, classifier.digest, columns((family,)), one.batch.ids, one.batch.pixels)
-            made = partial(_features, classifier, family, one.batch.pixels)
-            parts.append(store.memo(f"forensics/features/{family}/{one.folder}", 0, key, made).arrays["features"])
-            progress(done + 1, len(kinds), one.name)
-    return np.concatenate(parts)
+        for one in kinds:
+            before = sum(map(len, tables))
+
+            def shown(done: int, total: int, note: object = "", before: int = before, name: str = one.name) -> None:
+                del total, note
+                progress(before + done, whole, name)
+
+            pieces = [
+                Piece(
+                    key=(VERSION, classifier.digest, columns((family,)), *one.batch.take(rows).identity),
+                    images=len(rows),
+                    task=lambda one=one, rows=rows: Task(  # type: ignore[misc]
+                        function=features_part, arguments={"family": family, "pixels": one.batch.pixels[rows]}
+                    ),
+                )
+                for rows in rows_of(len(one.batch), PART)
+            ]
+            step = f"forensics/features/{family}/{one.folder}"
+            tables += [part.arrays["features"] for part in workshop.parts(step, classifier, pieces, shown)]
+    return np.concatenate(tables)
 
 
-def _features(classifier: Classifier, family: str, pixels: Tensor) -> Part:
-    return Part(arrays={"features": measure(classifier, pixels, (family,))})
+def features_part(classifier: Classifier, family: str, pixels: Tensor, progress: Progress = silent) -> Part:
+    """What a family measures of one part."""
+    return Part(arrays={"features": measure(classifier, pixels, (family,), progress=progress)})
 
 
 def _resized(pixels: Tensor) -> Tensor:

@@ -5,18 +5,24 @@ A defence gives a new classifier, and the same line is walked again for it: no s
 
 from __future__ import annotations
 
+import logging
+from contextlib import closing
 from pathlib import Path
 
+from heatprint.core.limits import is_lost_gpu
+from heatprint.core.scratch import scratch_in
 from heatprint.core.store import Store
-from heatprint.report import report
 from heatprint.study.checks import same_study
+from heatprint.study.engines import Engine, Local
 from heatprint.study.progress import SILENT, Logged, Watch
 from heatprint.study.recipe import Recipe
 from heatprint.study.results import metrics, run_card
 from heatprint.study.steps import Lab
 
+log = logging.getLogger("heatprint")
 
-def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
+
+def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT, engine: Engine | None = None) -> Path:
     """Run a recipe, or what is missing of it.
 
     Args:
@@ -24,31 +30,42 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT) -> Path:
         out: The run folder; a rerun computes only what is not there, with equal results. While it runs, the folder is
             not a finished one: ``metrics.json`` is taken away first and written last.
         watch: Shows progress.
+        engine: Computes the parts (`heatprint.study.engines.make`); by default processes on this machine, one a core.
+            The results do not depend on it.
 
     Returns:
         The path of the report. ``events.jsonl`` beside it has the progress for machines to read.
 
     Raises:
-        StoreError: Another process is writing to the folder, or it holds something else.
+        StoreError: Another process is writing to the folder, it holds something else, or the disk has no room for it.
+        EngineError: Workers died again and again.
     """
-    store = Store(Path(out))
-    with store.writing():
+    store, engine = Store(Path(out)), engine or Local()
+    with store.writing(), scratch_in(store.root), closing(engine):
         same_study(store, recipe)
         watch = Logged(watch, store.root / "events.jsonl")
-        lab = Lab(recipe, store, watch)
-        data = lab.load()
-        (store.root / "metrics.json").unlink(missing_ok=True)  # of an earlier finish, perhaps on other images
-        clear = lab.train(data)
-        for_training = {a.name: lab.attack(clear, data.train, a, "train") for a in recipe.attacks if a.train}
-        old = {a.name: lab.attack(clear, data.test, a, "test") for a in recipe.attacks}
-        arms = [clear, *lab.defend(clear, data.train, for_training)]
-        cards = [lab.evaluate(arm, data.test, old, is_first=arm is clear) for arm in arms]
-        plan = lab.figures(arms, data.test, old)
-        pairs = lab.pairs(clear, old)
-        places = lab.places(clear, data.test, old)
-        atlas = lab.atlas(clear, data.test, old, places)
-        planted = lab.artefact()
-        lab.write("run.json", run_card(recipe, data, arms, plan, lab.device))
-        lab.write("metrics.json", metrics(recipe, data, cards, old, for_training, places, pairs) | atlas | planted)
-        with watch.step("report"):
-            return report(store.root)
+        try:
+            return _walked(Lab(recipe, store, watch, engine))
+        except RuntimeError as error:
+            if not is_lost_gpu(error):
+                raise
+            log.warning("the GPU is lost (%s): going on on the CPU", str(error).splitlines()[0])
+        return _walked(Lab(recipe.model_copy(update={"device": "cpu"}), store, watch, engine))
+
+
+def _walked(lab: Lab) -> Path:
+    """The line; what the folder has already is read."""
+    data = lab.load()
+    clear = lab.train(lab.begin(data), data)
+    for_training = {a.name: lab.attack(clear, data.train, a, "train") for a in lab.recipe.attacks if a.train}
+    old = {a.name: lab.attack(clear, data.test, a, "test") for a in lab.recipe.attacks}
+    arms = [clear, *lab.defend(clear, data.train, for_training)]
+    cards = [lab.evaluate(arm, data.test, old, is_first=arm is clear) for arm in arms]
+    plan = lab.figures(arms, data.test, old)
+    pairs = lab.pairs(clear, old)
+    places = lab.places(clear, data.test, old)
+    atlas = lab.atlas(clear, data.test, old, places)
+    planted = lab.artefact()
+    lab.write("run.json", run_card(lab.recipe, data, arms, plan, lab.device))
+    lab.write("metrics.json", metrics(lab.recipe, data, cards, old, for_training, places, pairs) | atlas | planted)
+    return lab.report()

@@ -2,70 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from heatprint.core.classifier import Classifier
-from heatprint.core.protocols import Embedder, Progress, Signer
+from heatprint.core.protocols import Embedder
 from heatprint.core.store import Part
 from heatprint.core.values import Batch
 from heatprint.evaluation import share
-from heatprint.models.predict import predict
-from heatprint.signatures import embed, sign
+from heatprint.signatures import embed
 from heatprint.signatures.embeddings.density import density, levels
 from heatprint.signatures.embeddings.floor import Floor, displacements, usual_distance, with_floor
 from heatprint.signatures.embeddings.quality import Quality, quality
 from heatprint.study.atlas_told import read, spelled
+from heatprint.study.explaining import Signed
 
 GRID = 40  # cells to a side of a density
 FEWEST = 8  # images of a class, below which its density says nothing
 
 
 def measure_places(
-    classifier: Classifier,
+    classes: Sequence[str],
     sets: Mapping[str, Batch],
-    signer: Signer,
+    signed: Mapping[str, Signed],
     embedders: Mapping[str, Embedder],
     *,
     seed: int,
-    progress: Progress,
 ) -> Part:
-    """Signatures and places of all images.
+    """The places of signed images.
 
     Args:
-        classifier: The classifier.
+        classes: Names of the classes.
         sets: ``"clean"`` and, by attack, the attacked copies.
-        signer: The signature.
+        signed: Of each set, what `heatprint.study.explaining` measured.
         embedders: ``"umap"`` and ``"pca"``; the map that is measured is the first.
         seed: Of the noise floor.
-        progress: Told of the signatures.
 
     Returns:
         One row per image of each set. Under ``signatures`` float32 [P, D]; under ``clean_plane`` float64 [C, 2] a map
         of the clean images alone: on the common one the attacked copies pull at the images that fell.
     """
     kinds = [name for name, batch in sets.items() for _ in batch.ids]
-    everything = Batch(  # signed together: an image that an attack left as it was has the signature of its original
-        ids=tuple(f"{kind}/{i}" for kind, i in zip(kinds, (i for b in sets.values() for i in b.ids), strict=True)),
-        pixels=torch.cat([batch.pixels for batch in sets.values()]),
-        labels=torch.cat([batch.labels for batch in sets.values()]),
-    )
-    vectors = sign(classifier, everything, signer, progress=progress).vectors
+    vectors = np.concatenate([signed[name].vectors for name in sets])
+    guess = np.concatenate([signed[name].predicted for name in sets])
+    labels = torch.cat([batch.labels for batch in sets.values()]).numpy()
     points, floor = with_floor(vectors, embedders["umap"], seed=seed)
     flat = embed(vectors, embedders["pca"])
     measured = quality(vectors, points)
-    guess = predict(classifier, everything.pixels).argmax(1)
     fell = {i for name, batch in sets.items() if name != "clean" for i in batch.ids}
     ids = [i for batch in sets.values() for i in batch.ids]
     rows = {
         "id": ids,
-        "label": [classifier.classes[k] for k in everything.labels],
+        "label": [classes[k] for k in labels],
         "kind": kinds,
-        "predicted": [classifier.classes[k] for k in guess],
+        "predicted": [classes[k] for k in guess],
         "success": [i in fell for i in ids],
         **{"x": points[:, 0], "y": points[:, 1]},
         **{"px": flat[:, 0], "py": flat[:, 1]},
@@ -79,13 +72,10 @@ def measure_places(
         "displacement": _displaced(sets, kinds, vectors, points, floor),
     }
     clean = np.array(kinds) == "clean"
-    labels = everything.labels.numpy()
     arrays = {
         "signatures": vectors,
         "clean_plane": embed(vectors[clean], embedders["umap"]),
-        "contours": spelled(
-            [_contours(name, points[clean & (labels == k)]) for k, name in enumerate(classifier.classes)]
-        ),
+        "contours": spelled([_contours(name, points[clean & (labels == k)]) for k, name in enumerate(classes)]),
         "told": spelled(told),
     }
     return Part(rows=rows, arrays=arrays)

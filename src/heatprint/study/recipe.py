@@ -15,6 +15,7 @@ from heatprint.attacks import ATTACKS
 from heatprint.attacks.ledger import Budget
 from heatprint.core.errors import HeatprintError, InvalidInput, UnknownName
 from heatprint.core.goals import Criterion
+from heatprint.core.limits import in_bytes
 from heatprint.core.protocols import Attack, Defence, Embedder, Explainer, Signer
 from heatprint.core.registry import validated
 from heatprint.defences import DEFENCES
@@ -129,6 +130,7 @@ class ExplainerTable(MethodTable):
 class MapTable(_Table):
     """The map of signatures."""
 
+    images: int | None = Field(20_000, ge=12)
     signature: dict[str, Any] = {"layer": "last"}
     umap: dict[str, Any] = {}
 
@@ -185,6 +187,21 @@ class ArtefactTable(_Table):
     margin: int = Field(1, ge=0, le=16)
 
 
+class ResourcesTable(_Table):
+    """What one worker may take of its machine; see `heatprint.study.parts.Workshop`."""
+
+    threads: int = Field(1, ge=1)
+    memory: str = "auto"
+    gpus: float = Field(0.0, ge=0)
+
+    @field_validator("memory")
+    @classmethod
+    def _size(cls, memory: str) -> str:
+        if memory != "auto":
+            in_bytes(memory)
+        return memory
+
+
 class Recipe(_Table):
     """A whole study."""
 
@@ -204,6 +221,7 @@ class Recipe(_Table):
     pairs: int = Field(50, ge=0)
     atlas: AtlasTable = AtlasTable()
     artefact: ArtefactTable | None = None
+    resources: ResourcesTable = ResourcesTable()
 
     @field_validator("architecture")
     @classmethod
@@ -332,6 +350,7 @@ def _fields(loc: tuple[Any, ...]) -> list[str]:
         "retraining": RetrainingTable,
         "artefact": ArtefactTable,
         "atlas": AtlasTable,
+        "resources": ResourcesTable,
     }
     for step in loc:
         table = places.get(step, table)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from heatprint.core.lattice import decode_pngs, encode_pngs
 from heatprint.core.norms import Distances, distances
+from heatprint.core.scratch import room
 from heatprint.core.store import Part
 from heatprint.core.values import Attacked, Batch, join
 
 COLUMNS = ("success", "skipped", "step", "forwards", "backwards", "first_hit")
+LOGITS = ("clean_logits", "logits")
 
 
 def to_part(attacked: Attacked, classes: Sequence[str]) -> Part:
@@ -60,17 +63,35 @@ def from_part(part: Part, clean: Batch) -> Attacked:
 
 def join_attacked(parts: Sequence[Attacked]) -> Attacked:
     """Parts of one attack as one."""
+    return joined(join([p.clean for p in parts]), parts)
 
-    def cat(name: str) -> Tensor:
-        return torch.cat([getattr(p, name) for p in parts])
 
-    clean, adversarial = join([p.clean for p in parts]), join([p.adversarial for p in parts])
+def joined(clean: Batch, parts: Iterable[Attacked]) -> Attacked:
+    """Parts of one attack, which come in the order of the images, as one.
+
+    A part is let go before the next is asked for, and many attacked images lie on disk
+    (`heatprint.core.scratch.room`), so that the memory does not grow with them.
+    """
+    pixels = torch.from_numpy(room(tuple(clean.pixels.shape), np.uint8))
+    columns: dict[str, list[Tensor]] = {name: [] for name in (*COLUMNS, *LOGITS)}
+    far: dict[str, list[Tensor]] = {f.name: [] for f in fields(Distances)}
+    traces: list[tuple[int, Mapping[str, Tensor]]] = []
+    start = 0
+    for part in parts:
+        stop = start + len(part.clean)
+        pixels[start:stop] = part.adversarial.pixels
+        for name, values in columns.items():
+            values.append(getattr(part, name))
+        for name, values in far.items():
+            values.append(getattr(part.distance, name))
+        traces.append((stop - start, part.trace))
+        start = stop
     return Attacked(
         clean=clean,
-        adversarial=adversarial,
-        distance=distances(clean.pixels, adversarial.pixels),
-        trace=_joined_traces(parts),
-        **{name: cat(name) for name in (*COLUMNS, "clean_logits", "logits")},
+        adversarial=clean.with_pixels(pixels),
+        distance=Distances(**{name: torch.cat(values) for name, values in far.items()}),
+        trace=_joined_traces(traces),
+        **{name: torch.cat(values) for name, values in columns.items()},
     )
 
 
@@ -82,14 +103,14 @@ def take_attacked(attacked: Attacked, rows: Tensor) -> Attacked:
         adversarial=adversarial,
         distance=distances(clean.pixels, adversarial.pixels),
         trace={name: values[rows] for name, values in attacked.trace.items()},
-        **{name: getattr(attacked, name)[rows] for name in (*COLUMNS, "clean_logits", "logits")},
+        **{name: getattr(attacked, name)[rows] for name in (*COLUMNS, *LOGITS)},
     )
 
 
-def _joined_traces(parts: Sequence[Attacked]) -> dict[str, Tensor]:
-    """Traces of all parts; a part without any (nothing in it was attacked) counts as zeros."""
-    like = {name: values for part in parts for name, values in part.trace.items()}
+def _joined_traces(parts: Sequence[tuple[int, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
+    """Traces of all parts, each with its number of images; one without any (nothing was attacked) counts as zeros."""
+    like = {name: values for _, trace in parts for name, values in trace.items()}
     return {
-        name: torch.cat([p.trace.get(name, values.new_zeros((len(p.clean), *values.shape[1:]))) for p in parts])
+        name: torch.cat([trace.get(name, values.new_zeros((count, *values.shape[1:]))) for count, trace in parts])
         for name, values in like.items()
     }

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from heatprint.attacks import attack, attack_every_target
-from heatprint.attacks.ledger import Tally
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
-from heatprint.core.errors import HeatprintError, InvalidInput
+from heatprint.core.errors import HeatprintError
 from heatprint.core.protocols import Defence, Progress
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Attacked, Batch, PlanLine
 from heatprint.data.planted import Carriers, Planted, draw_planted
-from heatprint.data.sources import Dataset, load_dataset
+from heatprint.data.sources import Dataset
 from heatprint.data.splits import sample
 from heatprint.defences import defend
 from heatprint.defences.retrain import Retrain
@@ -27,30 +26,44 @@ from heatprint.evaluation.straight import stand_in
 from heatprint.models import load, save, train
 from heatprint.models.checkpoint import CARD
 from heatprint.models.resume import Epoch
+from heatprint.report import report
 from heatprint.study import artefact
 from heatprint.study.atlas import UNITS, measure_border, measure_cards, measure_flows, measure_images
 from heatprint.study.atlas import summarised as summarised_atlas
-from heatprint.study.before_after import chosen_pairs, measured, summarised
+from heatprint.study.attacking import Assault, attacked
+from heatprint.study.before_after import chosen_pairs, summarised
 from heatprint.study.checks import rehearse
+from heatprint.study.disk import check_disk, disk_need
+from heatprint.study.engines import Engine, Local
 from heatprint.study.examples import draw_tiles
+from heatprint.study.explaining import compared, mapped, signed
+from heatprint.study.images import read_images
+from heatprint.study.parts import Workshop
 from heatprint.study.places import measure_places
 from heatprint.study.progress import Watch
 from heatprint.study.recipe import AttackTable, Recipe
-from heatprint.study.records import from_part, join_attacked, to_part
 
-VERSION = 2  # raise it when a step's result changes for equal settings
-PART = {"white box": 500, "none": 500, "score": 50, "label": 50}  # images a crash may cost
+VERSION = 3  # raise it when a step's result changes for equal settings
 IMAGES = {"adaptive": "test"}
 
+log = logging.getLogger("heatprint")
 Trained = tuple[Classifier, Sequence[Epoch]]
 
 
 class Lab:
     """The steps, bound to one recipe and one run folder."""
 
-    def __init__(self, recipe: Recipe, store: Store, watch: Watch) -> None:
-        self._recipe, self._store, self._watch = recipe, store, watch
-        self.device = _device(recipe.device)
+    def __init__(self, recipe: Recipe, store: Store, watch: Watch, engine: Engine | None = None) -> None:
+        self.recipe, self._store, self._watch = recipe, store, watch
+        limits = recipe.resources
+        self._workshop = Workshop(
+            store=store,
+            engine=engine or Local(),
+            threads=limits.threads,
+            memory=limits.memory,
+            gpus=limits.gpus,
+        )
+        self.device = device(recipe.device)
         torch.backends.cudnn.deterministic = True  # equal seeds must give equal numbers
 
     def write(self, name: str, value: Any) -> None:
@@ -59,29 +72,45 @@ class Lab:
 
     def load(self) -> Dataset:
         """The images."""
-        table = self._recipe.data
+        table = self.recipe.data
         with self._watch.step(f"images from {table.source}") as progress:
-            return load_dataset(
+            return read_images(
+                self._store,
                 table.source,
                 size=table.size,
                 train=table.train,
                 test=table.test,
-                seed=self._recipe.seed,
+                seed=self.recipe.seed,
                 progress=progress,
             )
 
-    def train(self, data: Dataset) -> Classifier:
-        """The classifier everything is about."""
-        recipe = self._recipe
+    def begin(self, data: Dataset) -> Classifier:
+        """The untrained classifier, once it is clear that the study can end; the folder is not a finished one any more.
+
+        Raises:
+            InvalidInput: Sizes, layers or rules do not fit the network.
+            StoreError: The disk is too full.
+        """
+        recipe, root = self.recipe, self._store.root
+        (root / "metrics.json").unlink(missing_ok=True)  # of an earlier finish, perhaps on other images
         fresh = load(recipe.architecture, classes=data.classes, size=recipe.data.size, seed=recipe.seed)
-        fresh = fresh.named("clear").to(self.device)
         rehearse(fresh, recipe)
+        check_disk(root, disk_need(recipe, data, fresh))
+        return fresh.named("clear").to(self.device)
+
+    def report(self) -> Path:
+        """The page."""
+        with self._watch.step("report"):
+            return report(self._store.root)
+
+    def train(self, fresh: Classifier, data: Dataset) -> Classifier:
+        """The classifier everything is about."""
         return self._taught(fresh, data.train)
 
     def _taught(self, fresh: Classifier, images: Batch) -> Classifier:
         """A classifier trained by the recipe, under its own name."""
-        recipe = self._recipe
-        key = digest(VERSION, fresh.digest, recipe.training, recipe.seed, *_identity(images))
+        recipe = self.recipe
+        key = digest(VERSION, fresh.digest, recipe.training, recipe.seed, *images.identity)
 
         def make(progress: Progress) -> Trained:
             return train(
@@ -99,51 +128,22 @@ class Lab:
         self, classifier: Classifier, batch: Batch, table: AttackTable, split: str, *, of: str = "clear"
     ) -> Attacked:
         """An attack on the training or test images, in parts; ``"adaptive"`` is on test images, against a stand-in."""
-        method, seed = table.make(), self._recipe.seed
-        run = attack_every_target if table.every_target else attack
         criterion, budget = table.rules
+        how = Assault(
+            method=table.make(),
+            every_target=table.every_target,
+            criterion=criterion,
+            budget=budget,
+            seed=self.recipe.seed,
+        )
         chosen = batch.take(sample(batch, table.train if split == "train" else table.test))
-        step = f"attacks/{of}/{table.name}/{split}"
-        done: list[Attacked] = []
-        taxonomy = method.taxonomy
-        size = PART[taxonomy.knowledge] if taxonomy.scope == "image" else max(len(chosen), 1)
         with self._watch.step(f"{table.title or table.name} on {of}, {IMAGES.get(split, split)} images") as progress:
-            for index, rows in enumerate(torch.split(torch.arange(len(chosen)), size)):
-                piece = chosen.take(rows)
-                part = self._store.memo(
-                    step,
-                    index,
-                    (
-                        VERSION,
-                        classifier.digest,
-                        method,
-                        table.every_target,
-                        criterion,
-                        budget,
-                        seed,
-                        *_identity(piece),
-                    ),
-                    lambda piece=piece, index=index: to_part(  # type: ignore[misc]
-                        run(
-                            classifier,
-                            piece,
-                            method,
-                            seed=seed,
-                            criterion=criterion,
-                            budget=budget,
-                            progress=_shifted(progress, index * size, len(piece), len(chosen), done),
-                        ),
-                        classifier.classes,
-                    ),
-                )
-                done.append(from_part(part, piece))
-                progress(int(rows[-1]) + 1, len(chosen), _won(done))
-        self._store.trim(step, len(done))
-        return join_attacked(done)
+            step = f"attacks/{of}/{table.name}/{split}"
+            return attacked(self._workshop, step, classifier, chosen, how, progress)
 
-    def defend(self, clear: Classifier, images: Batch, attacked: Mapping[str, Attacked]) -> list[Classifier]:
+    def defend(self, clear: Classifier, batch: Batch, hits: Mapping[str, Attacked]) -> list[Classifier]:
         """The clean-only control, the immune models, one per attack that asks for it, and the recipe's defences."""
-        recipe, table = self._recipe, self._recipe.retraining
+        recipe, table = self.recipe, self.recipe.retraining
         methods: dict[str, Defence] = {"clean_control": Retrain(training=table.training)} if table.control else {}
         methods |= {
             f"{a.name}_immune": Retrain(attacks=(a.name,), training=table.training) for a in recipe.attacks if a.retrain
@@ -151,16 +151,16 @@ class Lab:
         methods |= {d.name: d.make() for d in recipe.defences}
         made = []
         for name, method in methods.items():
-            known = {a: attacked[a] for a in getattr(method, "attacks", ())}
-            seen = [hit.adversarial.pixels for hit in known.values()], [hit.success for hit in known.values()]
-            key = digest(VERSION, clear.digest, method, recipe.seed, *_identity(images), *seen)
+            known = {a: hits[a] for a in getattr(method, "attacks", ())}
+            seen = [hit.adversarial.prints for hit in known.values()], [hit.success for hit in known.values()]
+            key = digest(VERSION, clear.digest, method, recipe.seed, *batch.identity, *seen)
 
             def make(progress: Progress, name: str = name, method: Defence = method) -> Trained:
                 safe = defend(
                     clear,
-                    images,
+                    batch,
                     method,
-                    attacked=attacked,
+                    attacked=hits,
                     name=name,
                     seed=recipe.seed,
                     checkpoint=self._checkpoint(name),
@@ -175,7 +175,7 @@ class Lab:
         self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked], *, is_first: bool
     ) -> dict[str, Any]:
         """An arm's columns: old adversarials, attacks made anew, the strong one, that one past blocked gradients."""
-        arm, recipe = classifier.name, self._recipe
+        arm, recipe = classifier.name, self.recipe
         new = (
             dict(old)
             if is_first
@@ -202,61 +202,65 @@ class Lab:
 
     def figures(self, arms: Sequence[Classifier], test: Batch, old: Mapping[str, Attacked]) -> tuple[PlanLine, ...]:
         """The examples of the paper's figures 1 to 3; returns the rule plan of the heat maps."""
-        explainer = self._recipe.explainer.make()
-        key = (VERSION, [a.digest for a in arms], explainer, self._recipe.examples, *_identity(test),
-               [o.adversarial.pixels for o in old.values()])  # fmt: skip
+        explainer = self.recipe.explainer.make()
+        key = (VERSION, [a.digest for a in arms], explainer, self.recipe.examples, *test.identity,
+               [o.adversarial.prints for o in old.values()])  # fmt: skip
         with self._watch.step("heat maps") as progress:
             part = self._store.memo(
-                "figures", 0, key, lambda: draw_tiles(arms, test, old, explainer, self._recipe.examples, progress)
+                "figures", 0, key, lambda: draw_tiles(arms, test, old, explainer, self.recipe.examples, progress)
             )
         return tuple(PlanLine(**line) for line in json.loads(bytes(part.arrays["plan"])))
 
     def pairs(self, classifier: Classifier, old: Mapping[str, Attacked]) -> dict[str, Any]:
         """How far each attack moves the explanations, over up to so many images as the recipe says; {} for none."""
-        explainer, count = self._recipe.explainer.make(), self._recipe.pairs
+        explainer, count = self.recipe.explainer.make(), self.recipe.pairs
         told = {}
-        for table in self._recipe.attacks if count else ():
+        for table in self.recipe.attacks if count else ():
             control = table.make().taxonomy.knowledge == "none"
             clean, changed, available = chosen_pairs(old[table.name], count, control=control)
-            key = (VERSION, classifier.digest, explainer, *_identity(clean), changed.pixels)
             with self._watch.step(f"before and after {table.title or table.name}") as progress:
-                part = self._store.memo(
-                    f"pairs/{table.name}",
-                    0,
-                    key,
-                    lambda a=clean, b=changed, progress=progress: measured(classifier, a, b, explainer, progress),  # type: ignore[misc]
-                )
-            told[table.name] = summarised(part, available=available, control=control)
+                step = f"pairs/{table.name}"
+                parts = compared(self._workshop, step, classifier, clean, changed, explainer, progress)
+            told[table.name] = summarised(parts, available=available, control=control)
         return told
 
     def places(self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked]) -> Part:
         """Signatures of clean and successfully attacked test images, on one common map."""
-        table, seed = self._recipe.map, self._recipe.seed
-        sets = {"clean": test} | {
-            name: hit.adversarial.take(hit.success.nonzero().squeeze(1)) for name, hit in old.items()
-        }
-        sets = {name: batch for name, batch in sets.items() if len(batch)}
-        key = (VERSION, "floor", classifier.digest, table.signature, table.umap, seed,
-               {name: _identity(batch) for name, batch in sets.items()})  # fmt: skip
-        with self._watch.step("map of signatures") as progress:
+        table, seed = self.recipe.map, self.recipe.seed
+        sets = {"clean": test.take(sample(test, table.images))}
+        shown = set(sets["clean"].ids)
+        for name, hit in old.items():
+            rows = hit.success.nonzero().squeeze(1).tolist()
+            fell = hit.adversarial.take([row for row in rows if hit.adversarial.ids[row] in shown])
+            sets |= {name: fell} if len(fell) else {}
+        known = {}
+        for name, batch in sets.items():
+            with self._watch.step(f"signatures of {name} images") as progress:
+                step = f"signatures/{name}"
+                known[name] = signed(self._workshop, step, classifier, batch, table.signer(), progress)
+        key = (VERSION, classifier.digest, table.umap, seed,
+               {name: (batch.identity, known[name].vectors) for name, batch in sets.items()})  # fmt: skip
+        with self._watch.step("map of signatures"):
             return self._store.memo(
                 "global", 0, key,
-                lambda: measure_places(classifier, sets, table.signer(), table.embedders(seed), seed=seed,
-                                       progress=progress),
+                lambda: measure_places(classifier.classes, sets, known, table.embedders(seed), seed=seed),
             )  # fmt: skip
 
     def atlas(self, classifier: Classifier, test: Batch, old: Mapping[str, Attacked], places: Part) -> dict[str, Any]:
         """The strategies of the test images, their cards, where attacks move them, and the border."""
-        recipe, table = self._recipe, self._recipe.atlas
+        recipe, table = self.recipe, self.recipe.atlas
         explainer, method, seed = recipe.explainer.make(), table.clusterer(recipe.seed), recipe.seed
         chosen = test.take(sample(test, table.images))
         units = {a.name: UNITS.get(a.method, "steps") for a in recipe.attacks}
-        key = (VERSION, "by id", classifier.digest, explainer, method, table.side, *_identity(chosen))
-        outcomes = {name: (one.adversarial.pixels, one.success) for name, one in old.items()}
-        with self._watch.step("strategies") as progress:
+        key = (VERSION, "by id", classifier.digest, explainer, method, table.side, *chosen.identity)
+        outcomes = {name: (one.adversarial.prints, one.success) for name, one in old.items()}
+        with self._watch.step("heat maps of the test images") as progress:
+            step, side = "atlas/maps", table.side
+            maps = mapped(self._workshop, step, classifier, chosen, explainer, side=side, progress=progress)
+        with self._watch.step("strategies"):
             images = self._store.memo(
                 "atlas/images", 0, key,
-                lambda: measure_images(classifier, chosen, explainer, method, side=table.side, progress=progress),
+                lambda: measure_images(classifier, chosen, explainer, method, side=table.side, maps=maps),
             )  # fmt: skip
         with self._watch.step("cards of the strategies") as progress:
             found = self._store.memo(
@@ -282,7 +286,7 @@ class Lab:
 
     def artefact(self) -> dict[str, Any]:
         """Where the maps of a biased and an unbiased model lie on images with a planted artefact; {} if not asked."""
-        recipe, table = self._recipe, self._recipe.artefact
+        recipe, table = self.recipe, self.recipe.artefact
         if table is None:
             return {}
 
@@ -302,7 +306,7 @@ class Lab:
         plain = drawn(table.test, "artefact_test", "none", f"without the {table.kind}").batch.pixels
         explainer = recipe.explainer.make()
         key = (VERSION, [m.digest for m in models], explainer, table.margin, recipe.examples,
-               *_identity(held_out.batch), plain)  # fmt: skip
+               *held_out.batch.identity, plain)  # fmt: skip
         with self._watch.step("where the maps look") as progress:
             part = self._store.memo(
                 "artefact", 0, key,
@@ -325,14 +329,11 @@ class Lab:
             return load(folder, name=name).to(self.device)
 
 
-def _device(wanted: str) -> torch.device:
+def device(wanted: str) -> torch.device:
+    """Where to compute: on a GPU where one is wanted or, for ``"auto"``, seen; else on the CPU."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise InvalidInput("study: device = 'cuda', but torch sees no GPU here. Write 'auto' or 'cpu'.")
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted)
-
-
-def _identity(batch: Batch) -> tuple[Any, ...]:
-    return batch.ids, batch.pixels, batch.labels
+        log.warning("torch sees no GPU here: computing on the CPU")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _holds(folder: Path, key: str) -> bool:
@@ -341,19 +342,3 @@ def _holds(folder: Path, key: str) -> bool:
         return bool(card["notes"]["key"] == key) and bool(load(folder))
     except (OSError, ValueError, KeyError, TypeError, HeatprintError):
         return False  # missing, torn or altered: train again
-
-
-def _won(parts: Sequence[Attacked]) -> str:
-    return f"{sum(int(p.success.sum()) for p in parts)} successes so far"
-
-
-def _shifted(progress: Progress, offset: int, size: int, total: int, finished: Sequence[Attacked]) -> Progress:
-    """The progress of one part of `size` images within all `total`, and the tally of all parts so far."""
-    whole = total
-
-    def shown(done: int, total: int, note: object = "") -> None:
-        if isinstance(note, Tally):
-            note = note.after(finished, waiting=whole - offset - size)
-        progress(offset + size * done // max(total, 1), whole, note)
-
-    return shown

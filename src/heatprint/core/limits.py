@@ -1,0 +1,66 @@
+"""How much of the machine one computation may take: threads, and images at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+
+from heatprint.core.errors import InvalidInput
+
+UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_AT_MOST: ContextVar[int | None] = ContextVar("images at a time", default=None)
+
+
+def images_at_a_time(usual: int) -> int:
+    """How many images go through the network at once: what is usual for the device, or fewer where that is too much."""
+    limit = _AT_MOST.get()
+    return usual if limit is None else max(1, min(usual, limit))
+
+
+@contextmanager
+def at_most(images: int | None) -> Iterator[None]:
+    """Let no more than so many images through a network at once, inside."""
+    token = _AT_MOST.set(images)
+    try:
+        yield
+    finally:
+        _AT_MOST.reset(token)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many threads, inside: the order of a sum, and so its last bit, depends on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of the GPU is used up."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def is_lost_gpu(error: BaseException) -> bool:
+    """Whether an error says that the GPU is gone, or broken until the process ends."""
+    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and "CUDA error" in str(error)
+
+
+def in_bytes(size: str) -> int:
+    """A size such as ``"2 GiB"`` or ``"500 MB"``.
+
+    Raises:
+        InvalidInput: It is no number with a unit.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]i?B)?\s*", size)
+    if not found or float(found[1]) <= 0:
+        raise InvalidInput(f"memory = {size!r} is no size. Write a number and a unit: '2 GiB', '500 MB'.")
+    return int(float(found[1]) * UNITS[found[2] or ""])

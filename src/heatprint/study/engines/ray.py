@@ -1,0 +1,131 @@
+"""Parts as tasks of a Ray cluster, on one machine or on many."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from uuid import uuid4
+
+from heatprint.core.classifier import Classifier
+from heatprint.core.errors import EngineError, MissingExtra
+from heatprint.core.protocols import Progress
+from heatprint.core.store import Part
+from heatprint.study.engines.task import Limits, Pending, Task, run
+
+AHEAD = 2  # parts handed out for each core, so that none waits for its next
+RETRIES = 3  # of a part whose worker or machine died
+
+
+class Ray:
+    """Computes parts as Ray tasks; the parts come back here and are written here, so the machines share no disk.
+
+    A part whose worker, or whose machine, died is computed again elsewhere. heatprint must be installed on every
+    machine, in the same versions.
+
+    Args:
+        address: Of a cluster; None for the one this machine is in, else one is started here and ended with `close`.
+        workers: Parts worked on at a time; by default one for each core of the cluster, or each GPU asked for.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+    """
+
+    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtra("ray", "ray", "engine: 'ray'") from error
+        self._ray: Any = ray
+        self._address, self._workers = address, workers
+        self._joined = False
+
+    def compute(
+        self, classifier: Classifier, pending: Sequence[Pending], limits: Limits, within: Callable[[int], Progress]
+    ) -> Iterator[tuple[int, Part]]:
+        """See `heatprint.study.engines.task.Engine`."""
+        del within
+        if not pending:
+            return
+        self._join()
+        ray = self._ray
+        remote = ray.remote(num_cpus=limits.threads, num_gpus=limits.gpus, max_retries=RETRIES)(_compute)
+        token, parcel = uuid4().hex, [ray.put(classifier.to("cpu"))]  # in a list: fetched when it is asked for
+        waiting, flying = deque(pending), dict[Any, int]()
+        try:
+            while waiting or flying:
+                while waiting and len(flying) < AHEAD * self._places(limits):
+                    index, make = waiting.popleft()
+                    flying[remote.remote(token, parcel, make(), limits)] = index
+                (ready, *_), _ = ray.wait(list(flying), num_returns=1)
+                index = flying.pop(ready)
+                yield index, self._fetched(ready, index)
+        finally:
+            for left in flying:
+                ray.cancel(left, force=True)
+
+    def close(self) -> None:
+        """Leave the cluster; one that was started here ends."""
+        if self._joined:
+            self._ray.shutdown()
+            self._joined = False
+
+    def _join(self) -> None:
+        if self._ray.is_initialized():
+            return
+        told = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+        try:
+            self._ray.init(address=self._address or "auto", **_for(self._address or "auto", told))
+        except ConnectionError as error:
+            if self._address:
+                raise EngineError(
+                    f"engine: no Ray cluster answers at {self._address} ({error}). Start one with: ray start --head"
+                ) from error
+            self._ray.init(num_cpus=self._workers, **told)
+        self._joined = True
+
+    def _places(self, limits: Limits) -> int:
+        if self._workers:
+            return self._workers
+        has = self._ray.cluster_resources()
+        most = has.get("GPU", 0) / limits.gpus if limits.gpus else has.get("CPU", 1) / limits.threads
+        return max(1, int(most))
+
+    def _fetched(self, ready: Any, index: int) -> Part:
+        errors = self._ray.exceptions
+        try:
+            part: Part = self._ray.get(ready)
+        except errors.RayTaskError as error:
+            raise error.cause from error  # what the part's own code raised
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+            raise EngineError(
+                f"engine: the workers at part {index} died {RETRIES + 1} times ({error}). Write a smaller memory under "
+                "[resources] in the recipe, or give the machines more."
+            ) from error
+        return part
+
+
+def _for(address: str, told: dict[str, Any]) -> dict[str, Any]:
+    """Options of `ray.init` at an address: a client and a driver of a running cluster start no dashboard."""
+    told = {name: value for name, value in told.items() if name != "include_dashboard"}
+    return {} if address.startswith("ray://") else told
+
+
+def _compute(token: str, parcel: list[Any], task: Task, limits: Limits) -> Part:
+    return run(task, _unpacked(token, parcel, gpu=limits.gpus > 0), limits)
+
+
+_HELD: dict[str, Classifier] = {}
+"""The classifier this worker is at, by token."""
+
+
+def _unpacked(token: str, parcel: list[Any], *, gpu: bool) -> Classifier:
+    if token not in _HELD:
+        import ray
+
+        classifier: Classifier = ray.get(parcel[0])
+        _HELD.clear()
+        _HELD[token] = classifier.to("cuda" if gpu else "cpu")
+    return _HELD[token]
