@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +23,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from heatprint.core.classifier import Classifier
-from heatprint.core.errors import InvalidInput, Unsupported
+from heatprint.core.errors import InvalidInput, StoreError, Unsupported
+from heatprint.core.store import Store
 from heatprint.core.values import Batch
-from heatprint.models import train, wrap
+from heatprint.models import load, train, wrap
 from heatprint.models.augment import Augmentation, augmented
 from heatprint.models.distributed import World, synchronised, world
 from heatprint.models.lesson import CrossEntropy, Validation
 from heatprint.models.train import Training
+from heatprint.study import load_recipe
+from heatprint.study.progress import SILENT
+from heatprint.study.steps import Lab
+from heatprint.study.training import train_first
 
 CPU = torch.device("cpu")
 ONE_OF_TWO = World(rank=0, size=2, device=CPU)
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 IMAGES = 50
 PLAIN = Training(optimiser="sgd", schedule="constant", lr=0.05, weight_decay=0.01, stages=((3, 0),), batch=16)
 CASES = {
@@ -76,11 +84,15 @@ def process(kind: str, folder: Path, dying: str = "") -> None:
                 save_file(weights, folder / f"{name}.safetensors", metadata={"losses": str([e.loss for e in history])})
 
 
-def torchrun(processes: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone", *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+def torchrun_line(processes: int, *command: str | Path) -> list[str | Path]:
+    return [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone", *command]
+
+
+def torchrun(processes: int, *command: str | Path, fails: bool = False) -> subprocess.CompletedProcess[str]:
+    line = torchrun_line(processes, *command)
+    done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert (done.returncode != 0) == fails, done.stderr
+    return done
 
 
 def assert_trained_alike(folder: Path, device: str, atol: float) -> None:
@@ -99,15 +111,13 @@ def assert_trained_alike(folder: Path, device: str, atol: float) -> None:
 
 
 def test_two_processes_train_the_weights_of_one(tmp_path):
-    run = torchrun(2, __file__, "cpu", tmp_path)
-    assert run.returncode == 0, run.stderr
+    torchrun(2, __file__, "cpu", tmp_path)
     assert_trained_alike(tmp_path, "cpu", 1e-5)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_train_the_weights_of_one_with_batch_norm_measured_over_both(tmp_path):
-    run = torchrun(2, __file__, "cuda", tmp_path)
-    assert run.returncode == 0, run.stderr
+    torchrun(2, __file__, "cuda", tmp_path)
     assert_trained_alike(tmp_path, "cuda", 5e-4)
 
 
@@ -115,18 +125,30 @@ def test_two_gpus_train_the_weights_of_one_with_batch_norm_measured_over_both(tm
 def test_a_training_resumes_to_the_same_bytes_after_one_of_three_processes_was_killed(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir(), killed.mkdir()
-    run = torchrun(3, __file__, "cpu", whole)
-    assert run.returncode == 0, run.stderr
+    torchrun(3, __file__, "cpu", whole)
     assert_trained_alike(whole, "cpu", 1e-5)
 
-    run = torchrun(3, __file__, "cpu", killed, "uneven 1 6")  # in the second epoch
-    assert run.returncode != 0
+    torchrun(3, __file__, "cpu", killed, "uneven 1 6", fails=True)  # in the second epoch
     assert (killed / "uneven.unfinished").exists()
     assert not (killed / "uneven.safetensors").exists()
-    run = torchrun(3, __file__, "cpu", killed)
-    assert run.returncode == 0, run.stderr
+    torchrun(3, __file__, "cpu", killed)
     for name in CASES:
         assert (killed / f"{name}.safetensors").read_bytes() == (whole / f"{name}.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_whose_neighbour_dies_says_so(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        here = ENVIRONMENT | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    pair = [
+        subprocess.Popen([sys.executable, __file__, "cpu", tmp_path, "uneven 1 6"], text=True, stderr=subprocess.PIPE,
+                         env=here | {"RANK": rank, "LOCAL_RANK": rank})
+        for rank in "01"
+    ]  # fmt: skip
+    told = [process.communicate(timeout=300)[1] for process in pair]
+    assert pair[1].returncode == -signal.SIGKILL
+    assert "EngineError: train: another of the 2 processes has ended, so this one ends, too" in told[0]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -174,6 +196,73 @@ def test_several_processes_refuse_what_draws_for_whole_batches(asked):
 def test_more_processes_than_images_in_a_batch_are_refused():
     with pytest.raises(InvalidInput, match="17 processes cannot divide batches of 16 images"):
         train(fresh(), images(), PLAIN, world=World(rank=0, size=17, device=CPU))
+
+
+def test_a_number_of_processes_that_nobody_started_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(InvalidInput, match=r"WORLD_SIZE = 4 .* LOCAL_RANK, MASTER_ADDR, MASTER_PORT are not set"), \
+            world(CPU):  # fmt: skip
+        pass
+
+
+def written(path: Path, epochs: int) -> Path:
+    """The recipe of a study whose network has no batch norm, which processes on the CPU can train together."""
+    path.write_text(
+        'name = "bare"\narchitecture = "torchvision:squeezenet1_1"\n'
+        "[data]\nsize = 32\ntrain = 40\ntest = 8\n"
+        f"[training]\nbatch = 16\nstages = [[{epochs}, 32]]\n"
+        '[[attacks]]\nname = "fgsm"\nmethod = "fgsm"\n'
+        '[strong]\nname = "pgd"\nmethod = "pgd"\n'
+    )
+    return path
+
+
+def found_ready(recipe: Path, run: Path) -> Classifier:
+    """The classifier as a study takes it from the folder, without training anything."""
+    before = {path: path.stat().st_mtime_ns for path in (run / "models").rglob("*")}
+    lab = Lab(load_recipe(recipe), Store(run), SILENT)
+    data = lab.load()
+    clear = lab.train(lab.begin(data), data)
+    assert {path: path.stat().st_mtime_ns for path in (run / "models").rglob("*")} == before
+    return clear
+
+
+def test_a_study_finds_the_model_that_was_trained_by_itself(tmp_path):
+    recipe = written(tmp_path / "bare.toml", epochs=1)
+    folder = train_first(load_recipe(recipe), tmp_path / "run")
+    assert folder == tmp_path / "run" / "models" / "clear"
+    assert found_ready(recipe, tmp_path / "run").digest == load(folder).digest
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with Store(tmp_path).writing(), pytest.raises(StoreError, match="another process is writing"):
+        train_first(load_recipe("tiny"), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_interrupted_in_two_processes_says_how_to_go_on_and_ends_in_the_same_bytes(tmp_path):
+    recipe = written(tmp_path / "bare.toml", epochs=12)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    command = ["-m", "heatprint", "train", "--recipe", recipe, "--device", "cpu", "--out"]
+    assert f"model: {whole / 'models' / 'clear'}" in torchrun(2, *command, whole).stdout
+
+    process = subprocess.Popen(torchrun_line(2, *command, stopped), env=ENVIRONMENT, text=True, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+    while not (stopped / "models" / "clear" / "unfinished.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert told.count("Stopped. The same command again goes on after the last finished epoch.") == 1
+    assert not (stopped / "models" / "clear" / "card.json").exists()
+
+    torchrun(2, *command, stopped)
+    for name in ("model.safetensors", "card.json"):
+        assert (stopped / "models" / "clear" / name).read_bytes() == (whole / "models" / "clear" / name).read_bytes()
+    assert not (stopped / "models" / "clear" / "unfinished.safetensors").exists()
+    found_ready(recipe, stopped)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from heatprint.cli_explain import explain
 from heatprint.cli_forensics import detect, identify
 from heatprint.cli_guard import guard
 from heatprint.cli_serve import serve
+from heatprint.cli_train import train
 from heatprint.core.errors import HeatprintError
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app.command()(detect)
 app.command()(evaluate)
 app.command()(identify)
 app.command()(serve)
+app.command()(train)
 app.command()(guard)
 
 

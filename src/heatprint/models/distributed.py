@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from heatprint.core.errors import InvalidInput, Unsupported
+from heatprint.core.errors import EngineError, InvalidInput, Unsupported
 from heatprint.models.wrap import BATCH_NORMS
 
 PATIENCE = timedelta(hours=1)
@@ -121,18 +121,32 @@ def world(device: torch.device) -> Iterator[World]:
         device: The kind of device to compute on; of GPUs each process takes the one of its local rank.
 
     Raises:
-        InvalidInput: More processes on this machine than it has GPUs.
+        InvalidInput: More processes on this machine than it has GPUs, or they were not started by torchrun.
+        EngineError: Another of them died.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(device=device)
         return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise InvalidInput(
+            f"train: WORLD_SIZE = {size} asks for so many processes, but {', '.join(missing)} are not set. Start them "
+            "with torchrun, or unset WORLD_SIZE for one."
+        )
     if device.type == "cuda":
         device = _own_gpu()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE,
                             device_id=device if device.type == "cuda" else None)  # fmt: skip
     try:
         yield World(rank=dist.get_rank(), size=size, device=device)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise EngineError(
+            f"train: another of the {size} processes has ended, so this one ends, too. The same command goes on after "
+            "the last finished epoch."
+        ) from error
     finally:
         dist.destroy_process_group()
 

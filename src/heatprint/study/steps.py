@@ -25,6 +25,7 @@ from heatprint.evaluation import Arm, evaluate
 from heatprint.evaluation.straight import stand_in
 from heatprint.models import load, save, train
 from heatprint.models.checkpoint import CARD
+from heatprint.models.distributed import ALONE, World
 from heatprint.models.resume import Epoch
 from heatprint.report import report
 from heatprint.study import artefact
@@ -53,8 +54,10 @@ Trained = tuple[Classifier, Sequence[Epoch]]
 class Lab:
     """The steps, bound to one recipe and one run folder."""
 
-    def __init__(self, recipe: Recipe, store: Store, watch: Watch, engine: Engine | None = None) -> None:
-        self.recipe, self._store, self._watch = recipe, store, watch
+    def __init__(
+        self, recipe: Recipe, store: Store, watch: Watch, engine: Engine | None = None, *, world: World = ALONE
+    ) -> None:
+        self.recipe, self._store, self._watch, self._world = recipe, store, watch, world
         limits = recipe.resources
         self._workshop = Workshop(
             store=store,
@@ -120,6 +123,7 @@ class Lab:
                 seed=recipe.seed,
                 checkpoint=self._checkpoint(fresh.name),
                 progress=progress,
+                world=self._world,
             )
 
         return self._model(fresh.name, key, make)
@@ -324,8 +328,10 @@ class Lab:
         with self._watch.step(f"training {name}") as progress:
             if not _holds(folder, key):
                 trained, history = make(progress)
-                save(trained, folder, notes={"key": key, "history": [e.told() for e in history]})
-                self._checkpoint(name).unlink(missing_ok=True)
+                if self._world.leads:
+                    save(trained, folder, notes={"key": key, "history": [e.told() for e in history]})
+                    self._checkpoint(name).unlink(missing_ok=True)
+            self._world.wait()
             return load(folder, name=name).to(self.device)
 
 
