@@ -259,6 +259,9 @@ def test_the_command_interrupted_in_two_processes_says_how_to_go_on_and_ends_in_
     assert not (stopped / "models" / "clear" / "card.json").exists()
 
     torchrun(2, *command, stopped)
+    journal = [json.loads(line) for line in (stopped / "events.jsonl").read_text().splitlines()]
+    again = max(i for i, line in enumerate(journal) if line == line | {"step": "training clear", "event": "begin"})
+    assert journal[again + 1]["done"] > 3  # the steps of an epoch: the first was not trained again
     for name in ("model.safetensors", "card.json"):
         assert (stopped / "models" / "clear" / name).read_bytes() == (whole / "models" / "clear" / name).read_bytes()
     assert not (stopped / "models" / "clear" / "unfinished.safetensors").exists()
