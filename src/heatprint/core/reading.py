@@ -33,7 +33,7 @@ def read_regular(path: Path, most: int) -> bytes:
         OSError: There is none, or it cannot be opened; `NOT_REGULAR` for a folder, pipe, socket or device;
             `TOO_LARGE` for one of more bytes.
     """
-    _require_regular(path.stat(), path)  # before it is opened: opening a device may already do something
+    require_regular(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # nor wait, should it be another file by now
     with os.fdopen(descriptor, "rb") as stream:
         facts = os.fstat(descriptor)
@@ -42,6 +42,15 @@ def read_regular(path: Path, most: int) -> bytes:
     if max(facts.st_size, len(content)) > most:
         raise OSError(TOO_LARGE, f"more than {most:,} bytes", os.fspath(path))
     return content
+
+
+def require_regular(path: Path) -> None:
+    """Refuse what is no regular file before it is opened: opening a pipe waits, opening a device may do something.
+
+    Raises:
+        OSError: `NOT_REGULAR`, or there is nothing.
+    """
+    _require_regular(path.stat(), path)
 
 
 def read_json(path: Path) -> Any:

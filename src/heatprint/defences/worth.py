@@ -20,6 +20,15 @@ NAME = "worth"
 FEWEST = 10  # images that a remedy must get right, and wrong, for anything to be learned about it
 
 
+class _Card(saved.Card):
+    """What is kept beside what was learned; see `Worth`."""
+
+    classifier: str
+    families: tuple[str, ...]
+    rivals: int
+    remedies: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Worth:
     """Probability that each remedy answers an image rightly, learned from images of known history.
@@ -118,14 +127,11 @@ class Worth:
         Raises:
             StoreError: The folder holds none, or a damaged one.
         """
-        card, arrays = saved.read(Path(folder), NAME)
-        try:
-            remedies = tuple(card["remedies"])
-            empty = np.empty(0, dtype=np.uint8)
-            return cls(
-                classifier=card["classifier"], families=tuple(card["families"]), rivals=int(card["rivals"]),
-                remedies=remedies, usual=arrays["usual"],
-                learners=tuple(arrays.get(f"learner.{row}", empty) for row in range(len(remedies))),
-            )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"worth: {folder} holds a damaged card ({error}). Run `defend` again.") from error
+        card, arrays = saved.read(Path(folder), NAME, _Card)
+        usual, empty = arrays.get("usual", np.empty(0)), np.empty(0, dtype=np.uint8)
+        if usual.shape != (len(card.remedies),) or not len(usual):
+            raise StoreError(f"worth: {folder} tells of {len(card.remedies)} remedies. Run `defend` again.")
+        return cls(
+            classifier=card.classifier, families=card.families, rivals=card.rivals, remedies=card.remedies, usual=usual,
+            learners=tuple(arrays.get(f"learner.{row}", empty) for row in range(len(card.remedies))),
+        )  # fmt: skip

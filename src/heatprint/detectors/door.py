@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from heatprint.core.classifier import Classifier
-from heatprint.core.errors import BrokenContract, InvalidInput, StoreError
+from heatprint.core.errors import BrokenContract, HeatprintError, InvalidInput, StoreError
 from heatprint.core.protocols import Progress, silent
 from heatprint.core.registry import Registry
 from heatprint.detectors import saved
@@ -27,6 +27,17 @@ STREAM = 256  # images scored at one time
 NAME = "detector"
 
 Learned = Mapping[str, np.ndarray]
+
+
+class _Card(saved.Card):
+    """What is kept of a detector beside what it learned; see `Detector`."""
+
+    name: str
+    settings: dict[str, Any]
+    classifier: str
+    classes: tuple[str, ...]
+    size: int
+    thresholds: dict[float, float]
 
 
 @runtime_checkable
@@ -80,11 +91,12 @@ class Detector:
         Raises:
             InvalidInput: Another classifier, other classes, another image size, or images that are not 8-bit.
             BrokenContract: The method returned something other than one finite number per image.
+            StoreError: What it learned does not fit its method.
         """
         self._check(classifier, pixels)
         parts = []
         for part in torch.split(pixels, STREAM) if len(pixels) else ():
-            scores = np.asarray(self.method.score(classifier, self.learned, part), dtype=np.float64)
+            scores = self._scored(classifier, part)
             if scores.shape != (len(part),) or not np.isfinite(scores).all():
                 raise BrokenContract(
                     f"detector {self.name!r} returned scores of shape {list(scores.shape)} for {len(part)} images, "
@@ -93,6 +105,17 @@ class Detector:
             parts.append(scores)
             progress(sum(map(len, parts)), len(pixels))
         return np.concatenate(parts) if parts else np.empty(0)
+
+    def _scored(self, classifier: Classifier, pixels: Tensor) -> np.ndarray:
+        try:
+            return np.asarray(self.method.score(classifier, self.learned, pixels), dtype=np.float64)
+        except HeatprintError:
+            raise
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise StoreError(
+                f"detector {self.name!r}: what it learned does not fit together ({type(error).__name__}: {error}). Fit "
+                "it again."
+            ) from error
 
     def calibrate(
         self, scores: np.ndarray, *, fpr: float = 0.05, kinds: Sequence[str] | None = None, most: float = 0.1
@@ -215,15 +238,15 @@ def load(folder: str | Path, registry: Registry[Method]) -> Detector:
     Raises:
         StoreError: The folder holds no detector, a damaged one, or one of a newer version.
     """
-    card, learned = saved.read(Path(folder), NAME)
+    card, learned = saved.read(Path(folder), NAME, _Card)
     try:
-        return Detector(
-            name=card["name"], method=registry.make(card["name"], **card["settings"]), classifier=card["classifier"],
-            classes=tuple(card["classes"]), size=int(card["size"]), learned=learned,
-            thresholds={float(rate): float(value) for rate, value in card["thresholds"].items()},
-        )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        method = registry.make(card.name, **card.settings)
+    except InvalidInput as error:
         raise StoreError(f"detector: {folder} holds a damaged card ({error}). Fit it again.") from error
+    return Detector(
+        name=card.name, method=method, classifier=card.classifier, classes=card.classes, size=card.size,
+        learned=learned, thresholds=card.thresholds,
+    )  # fmt: skip
 
 
 def _settings(method: Method) -> dict[str, object]:

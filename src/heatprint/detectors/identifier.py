@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -24,6 +25,15 @@ from heatprint.detectors.strangeness import Strangeness
 
 NAME = "identifier"
 FLOOR = 1e-6  # probability below which trees cannot tell
+
+
+class _Card(saved.Card):
+    """What is kept of an identifier beside what it learned; see `FittedIdentifier`."""
+
+    settings: dict[str, Any]
+    classifier: str
+    names: tuple[str, ...]
+    temperature: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -207,15 +217,19 @@ class FittedIdentifier:
         Raises:
             StoreError: The folder holds no identifier, a damaged one, or one of a newer version.
         """
-        card, arrays = saved.read(Path(folder), NAME)
+        card, arrays = saved.read(Path(folder), NAME, _Card)
         try:
-            settings = Identifier(**{**card["settings"], "families": tuple(card["settings"]["families"])})
+            settings = Identifier(**{**card.settings, "families": tuple(card.settings["families"])})
+            strange = Strangeness(**{name: arrays[f"strange.{name}"] for name in Strangeness.__dataclass_fields__})
+            strange.check(len(card.names))
+            known = applied(arrays["learner"]).kinds.tolist() == list(card.names)
+            if not known or not set(card.names) <= set(FAMILIES) or not card.temperature > 0:
+                raise ValueError("its names are not those it learned, or its temperature is not above 0")
             return cls(
-                settings=settings, classifier=card["classifier"], names=tuple(card["names"]),
-                temperature=float(card["temperature"]), learner=arrays["learner"],
-                strange=Strangeness(**{name: arrays[f"strange.{name}"] for name in Strangeness.__dataclass_fields__}),
+                settings=settings, classifier=card.classifier, names=card.names, temperature=card.temperature,
+                learner=arrays["learner"], strange=strange,
             )  # fmt: skip
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise StoreError(f"identifier: {folder} holds a damaged card ({error}). Fit it again.") from error
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any, Literal, get_args
 from weakref import finalize
 
@@ -17,9 +15,9 @@ from threadpoolctl import threadpool_limits
 
 from heatprint.core.errors import InvalidInput, StoreError
 from heatprint.detectors.examples import CLEAN, KNOWN_MISTAKEN
+from heatprint.detectors.opened import opened, skops
 
 Learner = Literal["trees", "boosting", "logistic"]
-TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor", "sklearn.tree._tree.Tree"]
 
 
 def check_learner(who: str, name: str) -> Learner:
@@ -61,22 +59,18 @@ def learned(learner: Learner, table: np.ndarray, kinds: np.ndarray, weights: np.
     named = {"logisticregression__sample_weight": weights} if learner == "logistic" else {"sample_weight": weights}
     with threadpool_limits(1):
         model.fit(table, kinds, **named)
-    return np.frombuffer(_skops().dumps(model), dtype=np.uint8).copy()
+    return np.frombuffer(skops().dumps(model), dtype=np.uint8).copy()
 
 
 class Applied:
     """A learner read from its bytes, once.
 
     Raises:
-        StoreError: The bytes hold anything but the learners of this file.
+        StoreError: The bytes are damaged, or hold anything but the learners of this file.
     """
 
     def __init__(self, content: np.ndarray) -> None:
-        data = content.tobytes()
-        foreign = sorted(set(_skops().get_untrusted_types(data=data)) - set(TRUSTED))
-        if foreign:
-            raise StoreError(f"detector: what it learned holds foreign code ({', '.join(foreign)}) and is not loaded.")
-        self._model = _skops().loads(data, trusted=TRUSTED)
+        self._model = opened(np.asarray(content, dtype=np.uint8).tobytes())
 
     @property
     def kinds(self) -> np.ndarray:
@@ -112,13 +106,6 @@ def applied(content: np.ndarray) -> Applied:
         found = _read[id(content)] = Applied(content)
         finalize(content, _read.pop, id(content), None)
     return found
-
-
-def _skops() -> Any:
-    """skops.io, which on import looks at every name of every loaded module and so wakes others' warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return import_module("skops.io")
 
 
 def evenly(kinds: Sequence[str], attacked: np.ndarray, *, least: int = 30) -> np.ndarray:

@@ -74,6 +74,18 @@ class Strangeness:
         found = self.of(table, probabilities)
         return (len(self.usual) - np.searchsorted(self.usual, found, side="left") + 1) / (len(self.usual) + 1)
 
+    def check(self, classes: int) -> None:
+        """Refuse arrays that are not those of so many classes.
+
+        Raises:
+            ValueError: Their shapes do not fit together.
+        """
+        columns = self.means.shape[-1]
+        shapes = [self.quantiles.shape[1:], self.means.shape, self.precisions.shape]
+        lists = [self.entropies.ndim, self.distances.ndim, self.usual.ndim]
+        if shapes != [(columns,), (classes, columns), (classes, columns, columns)] or lists != [1, 1, 1]:
+            raise ValueError(f"arrays of shapes {shapes} are not those of {classes} classes")
+
     def arrays(self) -> Mapping[str, np.ndarray]:
         """What is kept, by name."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}

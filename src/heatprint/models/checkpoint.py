@@ -6,26 +6,40 @@ FOLDER/card.json            architecture, classes, size, normalisation, digest, 
 
 from __future__ import annotations
 
-import json
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save as dump
 from torch import Tensor, nn
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, ModelMismatch, UnreadableData
+from heatprint.core.reading import read_json
 from heatprint.core.store import write_atomic, write_json
+from heatprint.models.weights import read_weights
 from heatprint.models.wrap import wrap
 from heatprint.models.zoo import IMAGENET, build
 
 WEIGHTS, CARD = "model.safetensors", "card.json"
+
+Channels = Annotated[tuple[float, ...], Field(min_length=3, max_length=3)]
+
+
+class _Card(BaseModel):
+    """What a saved model says of itself, within what heatprint makes."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    architecture: str = Field(max_length=500)
+    classes: tuple[str, ...] = Field(min_length=2, max_length=100_000)
+    size: int = Field(ge=1, le=4096, strict=True)
+    mean: Channels
+    std: Channels
+    digest: str
+    name: str
 
 
 def save(classifier: Classifier, folder: str | Path, *, notes: Mapping[str, Any] | None = None) -> None:
@@ -84,7 +98,7 @@ def load(
         raise UnreadableData(f"load: {folder} holds no {CARD}. Name a folder written by models.save.")
     network = build(str(source), classes=len(classes), size=size, seed=seed)
     if weights is not None:
-        _fill(network, _read(Path(weights)), str(weights))
+        _fill(network, read_weights(Path(weights)), str(weights))
     mean, std = IMAGENET
     return wrap(
         network, classes=classes, size=size, mean=mean, std=std, name=name or str(source), architecture=str(source)
@@ -92,45 +106,42 @@ def load(
 
 
 def _from_folder(folder: Path, name: str | None) -> Classifier:
+    card = _card(folder / CARD)
+    origin, state = str(folder / WEIGHTS), read_weights(folder / WEIGHTS)
+
+    def built() -> nn.Module:
+        return build(card.architecture, classes=len(card.classes), size=card.size)
+
     try:
-        card = json.loads((folder / CARD).read_bytes())
-        network = build(card["architecture"], classes=len(card["classes"]), size=card["size"])
-        fields = {key: card[key] for key in ("classes", "size", "mean", "std", "architecture")}
-        expected, called = card["digest"], card["name"]
-        if not isinstance(card["size"], int) or not all(isinstance(v, float) for v in card["mean"] + card["std"]):
-            raise TypeError("size, mean and std must be numbers")
-    except (ValueError, KeyError, TypeError) as error:
+        if "timm:" not in card.architecture:  # whose networks cannot all be built without weights
+            with torch.device("meta"):
+                _compare(built(), state, origin)  # before there is memory for what a card may claim
+        network = built()
+    except InvalidInput as error:
         raise UnreadableData(f"load: {folder / CARD} is damaged ({error}). Save the model again.") from error
-    _fill(network, _read(folder / WEIGHTS), str(folder / WEIGHTS))
-    loaded = wrap(network, **fields, name=name or called)
-    if loaded.digest != expected:
+    _fill(network, state, origin)
+    fields = {key: getattr(card, key) for key in ("classes", "size", "mean", "std", "architecture")}
+    loaded = wrap(network, **fields, name=name or card.name)
+    if loaded.digest != card.digest:
         raise UnreadableData(f"load: {folder / WEIGHTS} is not what its card describes. Save the model again.")
     return loaded
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise UnreadableData(f"load: there is no file {path}.")
+def _card(path: Path) -> _Card:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of pickle protocols that it then reads or refuses
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise UnreadableData(
-            f"load: {path} cannot be read as weights ({type(error).__name__}: {str(error)[:200]}). "
-            "Give a .safetensors file or a state_dict saved by torch.save; whole pickled models are refused."
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UnreadableData(f"load: {path} holds no state_dict (names to tensors).")
-    return dict(state)
+        return _Card.model_validate(read_json(path))
+    except (OSError, ValueError) as error:
+        wrong = error.errors() if isinstance(error, ValidationError) else ()
+        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in wrong) or str(error)
+        raise UnreadableData(f"load: {path} is damaged ({told}). Save the model again.") from error
 
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    _compare(network, state, origin)
+    network.load_state_dict(dict(state))
+
+
+def _compare(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     own = network.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [
@@ -144,4 +155,3 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
             f"load: {origin} does not fit the architecture: {'; '.join(told)}. "
             "Name the architecture, the number of classes and the size it was trained with."
         )
-    network.load_state_dict(dict(state))

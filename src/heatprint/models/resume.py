@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from heatprint.core.reading import parse_json, require_regular
 from heatprint.core.store import write_atomic
 
 
@@ -30,6 +32,9 @@ class Epoch:
     def told(self) -> dict[str, Any]:
         """For a card: without what was not measured."""
         return {name: value for name, value in vars(self).items() if name != "measured" or value}
+
+
+HISTORY = TypeAdapter(list[Epoch])
 
 
 def save_state(
@@ -56,22 +61,47 @@ def load_state(
 ) -> tuple[list[Epoch], dict[str, Tensor]]:
     """Put a kept state back, and return the finished epochs and the best weights.
 
-    There is nothing to return when the file is missing, torn or of another key.
+    There is nothing to return, and nothing is put back, when the file is missing, torn, of another key or of others.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             notes = file.metadata() or {}
             if notes.get("key") != key:
                 return [], {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-    except (OSError, SafetensorError):
+        history = HISTORY.validate_python(parse_json(notes["history"]))
+        weights, best = _parts(tensors, "network."), _parts(tensors, "best.")
+        steps = _steps(tensors, optimiser)
+    except (OSError, SafetensorError, ValueError, KeyError):
         return [], {}
-    network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, field = name.split(".")
-            state.setdefault(int(index), {})[field] = value
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
-    best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
-    return [Epoch(**row) for row in json.loads(notes["history"])], best
+    if not _fits(network, weights) or (best and not _fits(network, best)):
+        return [], {}
+    network.load_state_dict(weights)
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": steps})
+    return history, best
+
+
+def _parts(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _fits(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    own = network.state_dict()
+    return own.keys() == weights.keys() and all(own[name].shape == weights[name].shape for name in own)
+
+
+def _steps(tensors: Mapping[str, Tensor], optimiser: torch.optim.Optimizer) -> dict[int, dict[str, Tensor]]:
+    """What an optimiser knows of each of its weights.
+
+    Raises:
+        ValueError: It is of others.
+    """
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+    steps: dict[int, dict[str, Tensor]] = {}
+    for name, value in _parts(tensors, "optimiser.").items():
+        index, _, field = name.partition(".")
+        if not 0 <= int(index) < len(weights) or value.shape not in ((), weights[int(index)].shape):
+            raise ValueError(f"{name} is of other weights")
+        steps.setdefault(int(index), {})[field] = value
+    return steps

@@ -7,12 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from heatprint.core.errors import MissingExtra, UnknownName
+from heatprint.core.errors import InvalidInput, MissingExtra, UnknownName
 from heatprint.models.compose import Normalised
 from heatprint.models.parts import PARTS, assembled
 
 BLOCKS = (2, 2, 3, 3, 3)  # convolutions per block of VGG16
 SLIM_WIDTHS = (8, 16, 32, 64, 64)
+MOST_PARTS, MOST_NETWORKS = 10, 100  # of one architecture: what a forged card may make of a line of text
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -69,16 +70,24 @@ def check(architecture: str) -> None:
 
     Raises:
         UnknownName: With the nearest name.
+        InvalidInput: More parts, or more networks in all its ensembles, than anybody means.
     """
-    part, composed, behind = architecture.partition("|")
-    if composed:
-        known = part.partition(":")[0]
+    *parts, last = architecture.split("|")
+    networks = 1
+    for part in parts:
+        known, _, members = part.partition(":")
         if known != "ensemble":
             PARTS.load(known)
-        return check(behind)
-    kind, _, name = architecture.partition(":")
-    if architecture not in OWN and not (kind in ("torchvision", "timm") and name):
-        raise UnknownName("models: the architecture", architecture, [*OWN, "torchvision:NAME", "timm:NAME"])
+        elif members.isascii() and members.isdigit():
+            networks *= int(members[:9])
+    if len(parts) > MOST_PARTS or not 1 <= networks <= MOST_NETWORKS:
+        raise InvalidInput(
+            f"models: {architecture[:50]!r} has {len(parts)} parts and {networks} networks; at most {MOST_PARTS} and "
+            f"{MOST_NETWORKS} are built, and at least one network."
+        )
+    kind, _, name = last.partition(":")
+    if last not in OWN and not (kind in ("torchvision", "timm") and name):
+        raise UnknownName("models: the architecture", last, [*OWN, "torchvision:NAME", "timm:NAME"])
 
 
 def build(architecture: str, *, classes: int, size: int, seed: int = 0) -> nn.Module:

@@ -42,7 +42,7 @@ def assembled(spelled: str, behind: Callable[[], nn.Module]) -> nn.Module:
     """
     name, _, argument = spelled.partition(":")
     try:
-        if name == "ensemble":
+        if name == "ensemble" and argument.isascii() and argument.isdigit():  # not all that Python takes for a number
             return Together([behind() for _ in range(int(argument))])
         made, numbers = PARTS.load(name), [float(number) for number in argument.split(":") if number]
         return made(behind(), *numbers) if getattr(made, "around", False) else Fronted(made(*numbers), behind())

@@ -18,14 +18,14 @@ class Autoencoder(nn.Module):
     have none, and an attacker would be shown less than there is.
 
     Args:
-        channels: Filters at the full size, 1 or more; twice and four times as many at a half and a quarter of it.
+        channels: Filters at the full size, 1 to 1024; twice and four times as many at a half and a quarter of it.
         seed: Of the fresh weights.
     """
 
     def __init__(self, channels: float = 8, seed: int = 0) -> None:
         super().__init__()
-        if channels < 1 or channels != int(channels):
-            raise InvalidInput(f"autoencoder: channels = {channels} must be a whole number, 1 or more.")
+        if not 1 <= channels <= 1024 or channels != int(channels):
+            raise InvalidInput(f"autoencoder: channels = {channels} must be a whole number, 1 to 1024.")
         wide = int(channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

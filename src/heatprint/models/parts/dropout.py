@@ -22,7 +22,7 @@ class DropoutHead(nn.Module):
 
     Args:
         network: Takes images in [0, 1], returns logits.
-        passes: Of the head, 1 or more.
+        passes: Of the head, 1 to 1000.
         rate: Share of the inputs of each linear layer that is left out, 0 or more and below 1.
         seed: Of the masks.
     """
@@ -32,8 +32,8 @@ class DropoutHead(nn.Module):
 
     def __init__(self, network: nn.Module, passes: float = 30, rate: float = 0.3, seed: float = 0) -> None:
         super().__init__()
-        if passes < 1 or passes != int(passes):
-            raise InvalidInput(f"dropout: passes = {passes} must be a whole number, 1 or more.")
+        if not 1 <= passes <= 1000 or passes != int(passes):
+            raise InvalidInput(f"dropout: passes = {passes} must be a whole number, 1 to 1000.")
         if not 0 <= rate < 1:
             raise InvalidInput(f"dropout: rate = {rate} must be 0 or more and below 1. Write 0.3 for three in ten.")
         self.network, self.passes, self.rate, self.seed = network, int(passes), rate, int(seed)

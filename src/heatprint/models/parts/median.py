@@ -13,13 +13,13 @@ class Median(nn.Module):
     """The median over a square, channel by channel, edges mirrored (Xu, Evans and Qi 2018, spatial smoothing).
 
     Args:
-        side: Of the square in pixels; 2 or more. An even one lies towards the top left, as in SciPy.
+        side: Of the square in pixels; 2 to 31. An even one lies towards the top left, as in SciPy.
     """
 
     def __init__(self, side: float = 3) -> None:
         super().__init__()
-        if side < 2 or side != int(side):
-            raise InvalidInput(f"median: side = {side} must be a whole number, 2 or more.")
+        if not 2 <= side <= 31 or side != int(side):
+            raise InvalidInput(f"median: side = {side} must be a whole number, 2 to 31.")
         self.side = int(side)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class Smoothed(nn.Module):
 
     Args:
         network: Takes images in [0, 1], returns logits.
-        draws: Of the noise, 1 or more; each costs a forward pass.
+        draws: Of the noise, 1 to 1000; each costs a forward pass.
         sigma: Standard deviation of the noise, pixel values in [0, 1]; above 0.
         seed: Of the noise.
     """
@@ -32,9 +32,9 @@ class Smoothed(nn.Module):
 
     def __init__(self, network: nn.Module, draws: float = 16, sigma: float = 0.12, seed: float = 0) -> None:
         super().__init__()
-        if draws < 1 or draws != int(draws) or not 0 < sigma < math.inf:
+        if not 1 <= draws <= 1000 or draws != int(draws) or not 0 < sigma < math.inf:
             raise InvalidInput(
-                f"smoothed: draws = {draws} must be a whole number, 1 or more, and sigma = {sigma} above 0; pixels are "
+                f"smoothed: draws = {draws} must be a whole number, 1 to 1000, and sigma = {sigma} above 0; pixels are "
                 "in [0, 1]."
             )
         self.network, self.draws, self.sigma, self.seed = network, int(draws), sigma, int(seed)
