@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from heatprint.core.store import Part
 from heatprint.study.engines.task import Limits, Pending, Task, run
 
 AHEAD = 2  # parts handed out for each core, so that none waits for its next
+KNOCK = 10.0  # seconds to wait for an answer
 RETRIES = 3  # of a part whose worker or machine died
 
 
@@ -75,15 +77,15 @@ class Ray:
     def _join(self) -> None:
         if self._ray.is_initialized():
             return
-        told = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+        if self._address:
+            _check_answers(self._address)
+        told = {"log_to_driver": False, "logging_level": "error"}
         try:
-            self._ray.init(address=self._address or "auto", **_for(self._address or "auto", told))
+            self._ray.init(address=self._address or "auto", **({} if _is_client(self._address) else told))
         except ConnectionError as error:
             if self._address:
-                raise EngineError(
-                    f"engine: no Ray cluster answers at {self._address} ({error}). Start one with: ray start --head"
-                ) from error
-            self._ray.init(num_cpus=self._workers, **told)
+                raise _unreachable(self._address, error) from error
+            self._ray.init(num_cpus=self._workers, include_dashboard=False, **told)
         self._joined = True
 
     def _places(self, limits: Limits) -> int:
@@ -107,10 +109,26 @@ class Ray:
         return part
 
 
-def _for(address: str, told: dict[str, Any]) -> dict[str, Any]:
-    """Options of `ray.init` at an address: a client and a driver of a running cluster start no dashboard."""
-    told = {name: value for name, value in told.items() if name != "include_dashboard"}
-    return {} if address.startswith("ray://") else told
+def _is_client(address: str | None) -> bool:
+    """Whether an address is that of a cluster's server for clients, which takes fewer options."""
+    return bool(address and address.startswith("ray://"))
+
+
+def _check_answers(address: str) -> None:
+    """Knock before Ray does, which would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise EngineError(f"engine: {address!r} is no address. Write 'HOST:6379' or 'ray://HOST:10001'.")
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> EngineError:
+    return EngineError(
+        f"engine: no Ray cluster answers at {address} ({error}). Start one: ray start --head"
+    )
 
 
 def _compute(token: str, parcel: list[Any], task: Task, limits: Limits) -> Part:
