@@ -23,6 +23,7 @@ from heatprint.core import pictures
 from heatprint.core.errors import InvalidInput, UnreadableData
 from heatprint.core.protocols import Progress, silent
 from heatprint.core.reading import NOT_REGULAR, spelled
+from heatprint.core.scratch import room
 from heatprint.core.values import Batch
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -184,7 +185,7 @@ def _decoded(
     count = len(groups)
     shares = [len(files) if limit is None else min(len(files), limit // count + (place < limit % count))
               for place, files in enumerate(groups)]  # fmt: skip
-    pixels = np.empty((sum(shares), 3, size, size), dtype=np.uint8)
+    pixels = room((sum(shares), 3, size, size), np.uint8)
     kept, broken = list[tuple[int, Path]](), list[tuple[Path, str]]()
     with ThreadPoolExecutor() as pool:  # Pillow decodes without the interpreter lock
         for group, (files, share) in enumerate(zip(groups, shares, strict=True)):

@@ -8,7 +8,6 @@ RUN/.verified.json                          when the pixels were last found to b
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from heatprint.core.digest import content_digest, digest
 from heatprint.core.errors import StoreError
 from heatprint.core.protocols import Progress, silent
+from heatprint.core.reading import read_json
 from heatprint.core.store import Store, write_atomic, write_json
 from heatprint.core.values import PIECE, PRINT, Batch
 from heatprint.data.folder import Skipped
@@ -53,12 +53,12 @@ def read_images(
         seed: Of drawn images.
         progress: Told of each image.
     """
-    key = digest(VERSION, state_of(source), size, train, test, seed)
+    key = key_of(source, size=size, train=train, test=test, seed=seed)
     try:
         return _kept(store.root, key)
     except StoreError:
         found = load_dataset(source, size=size, train=train, test=test, seed=seed, progress=progress)
-        _keep(store.root, key, found)
+        keep(store.root, key, found)
         return _kept(store.root, key)
 
 
@@ -73,7 +73,13 @@ def check_images(root: Path) -> None:
         _check(root / FOLDER / f"{split}.npy", _listed(root, split, card)["print"])
 
 
-def _keep(root: Path, key: str, data: Dataset) -> None:
+def key_of(source: str, *, size: int, train: int | None, test: int | None, seed: int) -> str:
+    """What the images are kept under; see `read_images`."""
+    return digest(VERSION, state_of(source), size, train, test, seed)
+
+
+def keep(root: Path, key: str, data: Dataset) -> None:
+    """Write images into a run folder, under a key."""
     card: dict[str, Any] = {"key": key, "name": data.name, "classes": list(data.classes), "files": {},
                             "skipped": [asdict(one) for one in data.skipped]}  # fmt: skip
     check_disk(root, sum(getattr(data, split).pixels.nbytes for split in SPLITS) + SPARE)
@@ -175,7 +181,7 @@ def _listed(root: Path, split: str, card: dict[str, Any]) -> pa.Table:
 
 def _card(root: Path) -> dict[str, Any]:
     try:
-        card = json.loads(_mark(root).read_bytes())
+        card = read_json(_mark(root))
     except (OSError, ValueError) as error:
         raise StoreError(f"study: {root / FOLDER} has no images ({error}).") from error
     if not isinstance(card, dict) or not {"key", "name", "classes", "skipped", "files"} <= card.keys():
@@ -189,7 +195,7 @@ def _mark(root: Path) -> Path:
 
 def _seen(root: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((root / VERIFIED).read_bytes()))
+        return dict(read_json(root / VERIFIED))
     except (OSError, ValueError, TypeError):
         return {}
 
