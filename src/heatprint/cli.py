@@ -15,6 +15,7 @@ from heatprint.cli_defend import defend
 from heatprint.cli_explain import explain
 from heatprint.cli_forensics import detect, identify
 from heatprint.cli_guard import guard
+from heatprint.cli_inputs import EngineName, Workers
 from heatprint.cli_serve import serve
 from heatprint.cli_train import train
 from heatprint.core.errors import HeatprintError
@@ -78,13 +79,8 @@ def study(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, instead of the recipe's.")] = None,
-    engine: Annotated[
-        str, typer.Option(help="local, ray, or the address of a Ray cluster: HOST:6379, ray://HOST:10001.")
-    ] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Parts computed at a time; by default one on each core."),
-    ] = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
 ) -> None:
     """Run the whole experiment: train, attack, explain, map, defend, evaluate, report."""
     import logging

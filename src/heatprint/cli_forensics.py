@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heatprint.cli_inputs import METHOD, check_classes, plain_warnings, read_images, tell_of_resizing, watch
+from heatprint.cli_inputs import (
+    METHOD,
+    EngineName,
+    Workers,
+    check_classes,
+    plain_warnings,
+    read_images,
+    tell_of_resizing,
+    watch,
+)
 from heatprint.core.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
@@ -41,6 +50,8 @@ def detect(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=50, help="At most so many source images.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    engine: EngineName = "local",
+    workers: Workers = None,
 ) -> None:
     """Build the forensic laboratory of a run: attack its test images, fit detectors, print how well they tell."""
     from heatprint.detectors.learners import check_learner
@@ -52,6 +63,7 @@ def detect(
     from heatprint.detectors import load as load_detector
     from heatprint.models import load
     from heatprint.report.forensics import lines
+    from heatprint.study import engines
     from heatprint.study.corpus import read_trials
     from heatprint.study.forensics import forensics
     from heatprint.study.scores import map_scores
@@ -64,7 +76,8 @@ def detect(
     told = forensics(
         classifier, chosen, run, learned=images.train,
         stranger=None if transfer_from is None else load_detector(transfer_from / FITTED),
-        trials=read_trials(trials), learner=check_learner("detect", learner), full=full, seed=seed, watch=watch(),
+        trials=read_trials(trials), learner=check_learner("detect", learner), full=full, seed=seed,
+        engine=engines.make(engine, workers=workers), watch=watch(),
     )  # fmt: skip
     map_scores(run, classifier, load_detector(run / FITTED), watch())
     for line in lines(told):

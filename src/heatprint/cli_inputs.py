@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heatprint.core.errors import InvalidInput, ModelMismatch, UnreadableData
+from heatprint.core.reading import MOST_RECIPE, read_regular
 
 if TYPE_CHECKING:
     from heatprint.core.classifier import Classifier
@@ -30,6 +31,10 @@ Classes = Annotated[
 Weights = Annotated[Path | None, typer.Option(help="Weights of a model by name: .safetensors or state_dict.")]
 Size = Annotated[int, typer.Option(min=8, max=4096, help="Image side in pixels of a model by name.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many images, in equal shares of the folders.")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="local, ray, or the address of a Ray cluster: HOST:6379, ray://HOST:10001.")
+]
+Workers = Annotated[int | None, typer.Option(min=1, help="Parts computed at a time; by default one on each core.")]
 
 METHOD, SIZE = "lrp.sequential_preset_a_flat", 112
 
@@ -58,8 +63,9 @@ def read_classifier(model: str, classes: str, weights: Path | None, size: int) -
 
 def _class_names(classes: str) -> list[str]:
     try:
-        if Path(classes).is_file():
-            return [line.strip() for line in Path(classes).read_text(encoding="utf-8").splitlines() if line.strip()]
+        if "," not in classes and Path(classes).is_file():
+            lines = read_regular(Path(classes), MOST_RECIPE).decode().splitlines()
+            return [line.strip() for line in lines if line.strip()]
     except UnicodeDecodeError as error:
         raise InvalidInput(f"--classes: {classes} is not UTF-8 text; write one class name per line.") from error
     return [name.strip() for name in classes.split(",") if name.strip()]
@@ -105,14 +111,13 @@ def paired(clean: Batch, attacked: Batch, images: Path, against: Path) -> tuple[
 
 def tell_of_resizing(against: Path, attacked: Batch, size: int) -> None:
     """An attacked image of another size than the network's is no longer the one that was attacked."""
-    from PIL import Image
+    from heatprint.core.pictures import claimed_size
 
     base, resized = against if against.is_dir() else against.parent, 0
     for name in attacked.ids:
         try:
-            with Image.open(base / name) as picture:
-                resized += picture.size != (size, size)
-        except OSError:  # a name that is not UTF-8, spelled out
+            resized += claimed_size(base / name) != (size, size)
+        except (OSError, UnreadableData):  # a name that is spelled out
             continue
     if resized:
         typer.echo(
