@@ -255,7 +255,7 @@ def test_mistakes_are_one_message(home, heatprint, cat, tmp_path):
     (tmp_path / "bare").mkdir()
     for arguments, told_ in (
         ((tmp_path / "nowhere.png", *model), "no such file"),
-        ((tmp_path / "text.png", *model), "not an image that Pillow can read"),
+        ((tmp_path / "text.png", *model), "not an image file of a known kind"),
         ((tmp_path / "bare", *model), "folder without images"),
         ((cat, *model, "--target", "cat"), "Did you mean 'cats'"),
         ((lone, *model, "--target", "true"), "needs the true class"),

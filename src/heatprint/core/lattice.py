@@ -18,6 +18,7 @@ from pydantic import BeforeValidator
 from torch import Tensor
 
 from heatprint.core.errors import InvalidInput
+from heatprint.core.pictures import stored
 
 LEVELS = 255
 
@@ -93,6 +94,9 @@ def decode_pngs(contents: Sequence[bytes], like: Tensor) -> Tensor:
 
 
 def decode_png(content: bytes) -> Tensor:
-    """One PNG file as uint8 [3, H, W]."""
-    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+    """One PNG file as uint8 [3, H, W].
+
+    Raises:
+        StoreError: It is none, damaged, or larger than any that heatprint writes.
+    """
+    return torch.from_numpy(stored(content)).permute(2, 0, 1).contiguous()

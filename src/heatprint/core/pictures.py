@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -44,6 +45,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # what makes a picture upright, by the orientation that its camera noted
+
+T = TypeVar("T")
 
 _one_large = threading.RLock()
 
@@ -87,6 +90,15 @@ def decode(
     return np.ascontiguousarray(np.asarray(small, dtype=np.uint8).transpose(2, 0, 1))
 
 
+def claimed_size(path: Path) -> tuple[int, int]:
+    """Width and height as a picture file claims them, without decoding it.
+
+    Raises:
+        OSError, UnreadableData: As `read`.
+    """
+    return _opened(read_regular(path, MOST_BYTES), FORMATS, MOST_PIXELS, lambda image: image.size)
+
+
 def stored(content: bytes) -> np.ndarray:
     """An image of a run folder, uint8 [H, W, 3].
 
@@ -112,9 +124,7 @@ def square(image: Image.Image, size: int) -> Image.Image:
     return upright.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=None)
 
 
-def _opened(
-    content: bytes, formats: Sequence[str], most_pixels: int, made: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
+def _opened(content: bytes, formats: Sequence[str], most_pixels: int, made: Callable[[Image.Image], T]) -> T:
     """What is made of a file, or the reason why nothing is."""
     try:
         if content.startswith(b"\xff\xd8") and max(content.count(SCAN), content.count(EXIF)) > MOST_SCANS:

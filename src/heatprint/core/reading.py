@@ -75,6 +75,16 @@ def parse_json(content: bytes | str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as plain values.
+
+    Raises:
+        OSError: As `read_regular`.
+        ValueError: As `parse_toml`, or it is not UTF-8.
+    """
+    return parse_toml(read_regular(path, MOST_RECIPE).decode())
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """TOML as plain values.
 

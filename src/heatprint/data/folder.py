@@ -109,8 +109,8 @@ def load_files(
         UnreadableData: There is nothing at this path, or no usable image.
     """
     root = Path(path).expanduser()
-    files, unopened = ([root], []) if root.is_file() else _files(root)
     base = root.parent if root.is_file() else root
+    files, unopened = _files(root) if root.is_dir() else ([root] if root.is_file() else [], [])
     groups: dict[Path, list[Path]] = {}
     for file in files:
         groups.setdefault(base if limit is None else file.parent, []).append(file)

@@ -99,7 +99,7 @@ def state_of(source: str) -> tuple[object, ...]:
     for folder, _, names in os.walk(root):
         for file in names:
             path = os.path.join(folder, file)  # noqa: PTH118 - a million of them
-            with suppress(FileNotFoundError):  # gone since it was listed
+            with suppress(OSError):  # gone since it was listed, or not for us to see
                 seen = os.lstat(path)
                 files.append((os.fsencode(os.path.relpath(path, root)), seen.st_size, seen.st_mtime_ns))
     return name, sorted(files)
@@ -158,9 +158,17 @@ def _fetch(source: str) -> tuple[Path, str]:
 
 def _pair(root: Path) -> tuple[Path, Path] | None:
     """The training and the test folder, also one level down as Kaggle archives have them."""
-    for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
-        train = next((folder / n for n in TRAIN_NAMES if (folder / n).is_dir()), None)
-        test = next((folder / n for n in TEST_NAMES if (folder / n).is_dir()), None)
+    try:
+        inside = sorted(root.iterdir())
+    except OSError as error:
+        raise UnreadableData(
+            f"load_dataset: {root} cannot be read ({error.strerror}). Check its permissions."
+        ) from error
+    for folder in (root, *inside):
+        train, test = (
+            next((folder / name for name in names if os.path.isdir(folder / name)), None)  # noqa: PTH112, where Path's
+            for names in (TRAIN_NAMES, TEST_NAMES)  # raises: in a folder that may not be looked into
+        )
         if train and test:
             return train, test
     return None

@@ -20,7 +20,6 @@ write them:
 
 from __future__ import annotations
 
-import io
 import json
 from math import isfinite
 from pathlib import Path
@@ -28,9 +27,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from heatprint.core.errors import MissingExtra, StoreError
+from heatprint.core.pictures import stored
 from heatprint.runs.finished import Finished
 
 CLUSTERING = "spray"
@@ -87,8 +86,7 @@ def _images(file: Any, run: Finished) -> None:
 
 
 def _pixels(png: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    return stored(png).transpose(2, 0, 1)
 
 
 def _maps(file: Any, run: Finished) -> None:

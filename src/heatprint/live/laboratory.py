@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import torch
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import StoreError, UnknownName
 from heatprint.core.protocols import Explainer, silent
+from heatprint.core.reading import read_json
 from heatprint.core.streams import stream
 from heatprint.detectors import Detector, Identified, locate
 from heatprint.detectors import load as load_detector
@@ -328,7 +328,7 @@ def _offered(run: Path) -> tuple[Offered, ...]:
     if not (run / RECIPE).is_file():
         return OFFERED
     try:
-        table = json.loads((run / RECIPE).read_bytes())["explainer"]
+        table = read_json(run / RECIPE)["explainer"]
         return with_own(table["method"], dict(table["settings"]))
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"laboratory: {run / RECIPE} is damaged ({error}). Run the study again.") from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ import pyarrow as pa
 from safetensors import SafetensorError
 
 from heatprint.core.errors import StoreError
+from heatprint.core.reading import read_json
 from heatprint.core.store import Part, Store
+from heatprint.report.points import Points, read_points
 
 RUN_KEYS = ("recipe_name", "seed", "recipe", "versions", "data", "models", "attacks", "explainer")
 METRIC_KEYS = ("classes", "table1", "arms", "attacks")
@@ -23,7 +24,6 @@ TILE_COLUMNS = (
 ARTEFACT_COLUMNS = ("model", "id", "label", "predicted", "probability", "on_artefact", "on_animal")
 CARD_COLUMNS = ("name", "medoid_ids")
 CARD_ARRAYS = ("mean_map", "mean_image", "region", "medoid_pixels", "medoid_heat")
-POINT_COLUMNS = ("id", "label", "kind", "predicted", "x", "y", "px", "py", "success")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,8 +70,7 @@ class Run:
         settings: ``run.json``.
         metrics: ``metrics.json``.
         tiles: Images with their heat maps, for Figures 1 to 3.
-        points: Columns of the map of signatures, for Figures 4 to 6.
-        contours: Density of each class on that map: class, x, y, value (1 at its highest) and levels; none in old runs.
+        map: Points of the map of signatures, for Figures 4 to 6.
         artefact: The step on a planted artefact, where the recipe asks for it.
         atlas: What the cards of the atlas show, in the order of ``metrics["atlas"]["cards"]``; None without an atlas.
     """
@@ -79,8 +78,7 @@ class Run:
     settings: Mapping[str, Any]
     metrics: Mapping[str, Any]
     tiles: tuple[Tile, ...]
-    points: Mapping[str, list[Any]]
-    contours: tuple[Mapping[str, Any], ...] = ()
+    map: Points = field(default_factory=Points)
     artefact: Part | None = None
     atlas: Part | None = None
 
@@ -103,8 +101,12 @@ class Run:
         return str(self.settings["attacks"].get(name, {}).get("title") or name)
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, *, points: bool = True) -> Run:
     """Read a run folder.
+
+    Args:
+        folder: The run folder.
+        points: Read the map, too, which most sections do not show.
 
     Raises:
         StoreError: Something is missing, damaged or of another version.
@@ -113,17 +115,15 @@ def read_run(folder: Path) -> Run:
         raise StoreError(f"report: {folder} is not a folder. Make the run: heatprint study --out {folder}")
     settings, metrics = _json(folder, "run.json", RUN_KEYS), _json(folder, "metrics.json", METRIC_KEYS)
     figures = _part(folder, "figures", TILE_COLUMNS)
-    places = _part(folder, "global", POINT_COLUMNS)
     try:
         tiles = _tiles(figures)
-        contours = json.loads(bytes(places.arrays["contours"])) if "contours" in places.arrays else ()
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+        drawn = read_points(folder) if points else Points()
+    except (KeyError, IndexError, TypeError, ValueError, StoreError) as error:
         raise _broken(folder, f"step 'figures' or 'global' does not fit together ({error})") from error
     planted = _part(folder, "artefact", ARTEFACT_COLUMNS) if metrics.get("artefact") else None
     atlas = _drawn_cards(folder, metrics["atlas"]["cards"]) if metrics.get("atlas") else None
     return Run(
-        settings=settings, metrics=metrics, tiles=tiles, points=places.rows, contours=tuple(contours),
-        artefact=planted, atlas=atlas,
+        settings=settings, metrics=metrics, tiles=tiles, map=drawn, artefact=planted, atlas=atlas,
     )  # fmt: skip
 
 
@@ -134,10 +134,10 @@ def _broken(folder: Path, what: str) -> StoreError:
 def _json(folder: Path, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
     """One of the two JSON files, with the keys it must have."""
     try:
-        value = json.loads((folder / name).read_bytes())
+        value = read_json(folder / name)
     except FileNotFoundError as error:
         raise _broken(folder, f"{name} is missing") from error
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise _broken(folder, f"{name} is not JSON ({error})") from error
     missing = [key for key in keys if not isinstance(value, dict) or key not in value]
     if missing:

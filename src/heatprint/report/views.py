@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from heatprint.core.errors import StoreError
+from heatprint.core.reading import read_json
 from heatprint.report import defence, forensics
 from heatprint.report.atlas import atlas
 from heatprint.report.bought import bought
@@ -24,12 +24,12 @@ FORENSICS, DEFENCE, CARDS = "forensics.json", "defence.json", "cards"
 
 def clusters(folder: Path) -> str:
     """The strategies of the network, from a finished run folder, as HTML without a head."""
-    return _rendered("view_clusters.html.j2", atlas=atlas(read_run(folder)), bar=bar_uri())
+    return _rendered("view_clusters.html.j2", atlas=atlas(read_run(folder, points=False)), bar=bar_uri())
 
 
 def results(folder: Path) -> str:
     """Table 1, its columns, each attack, and report cards."""
-    run = read_run(folder)
+    run = read_run(folder, points=False)
     return _rendered(
         "view_results.html.j2", run=run, folder=folder, lead=attacked(run), withstood=withstood(run),
         key_figures=key_figures(run), mixture=mixture_table(run), arms=arm_table(run), bought=bought(run),
@@ -92,7 +92,7 @@ def _rendered(template: str, **content: Any) -> str:
 def _told(path: Path) -> dict[str, Any] | None:
     """A file of numbers, if it is there."""
     try:
-        return dict(json.loads(path.read_bytes()))
+        return dict(read_json(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:

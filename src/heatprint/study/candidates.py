@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -15,6 +13,7 @@ from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
 from heatprint.core.errors import InvalidInput, ModelMismatch, UnknownName, UnreadableData, Unsupported
 from heatprint.core.protocols import Defence
+from heatprint.core.reading import parse_toml, read_json, read_toml
 from heatprint.core.registry import validated
 from heatprint.core.store import Store
 from heatprint.core.values import Batch
@@ -75,7 +74,7 @@ def read_candidates(path: Path | None = None, only: Sequence[str] = ()) -> tuple
     """
     source = path or resources.files("heatprint.study") / "candidates.toml"
     try:
-        content = tomllib.loads(source.read_text(encoding="utf-8"))
+        content = read_toml(path) if path else parse_toml(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"candidates: {source} cannot be read ({error}).") from error
     tables = content.get("candidates")
@@ -145,7 +144,7 @@ def made(
 def _noted(folder: Path) -> dict[str, str] | None:
     """What a model was made from as a candidate; None where it is none, or somebody else's."""
     try:
-        noted = json.loads((folder / CARD).read_bytes())["notes"][NOTE]
+        noted = read_json(folder / CARD)["notes"][NOTE]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return dict(noted) if isinstance(noted, dict) else {}

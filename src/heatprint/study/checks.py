@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import HeatprintError, InvalidInput, StoreError
+from heatprint.core.reading import read_json
 from heatprint.core.store import Store, write_json
 from heatprint.core.values import Batch
 from heatprint.explainers import explain
@@ -48,16 +50,23 @@ def same_study(store: Store, recipe: Recipe) -> None:
     The atlas is the last that is computed, and nothing else depends on it: its table may be mended without a new study.
 
     Raises:
-        StoreError: The folder was begun with another recipe or seed.
+        StoreError: The folder was begun with another recipe or seed, or what it was begun with cannot be read.
     """
     path = store.root / "recipe.json"
     whole = json.loads(recipe.model_dump_json(exclude={"device": True, "data": {"source"}}))
-    if path.exists() and _before_atlas(_with_defaults(json.loads(path.read_bytes()))) != _before_atlas(whole):
+    if path.exists() and _before_atlas(_with_defaults(_written(path))) != _before_atlas(whole):
         raise StoreError(
             f"study: {store.root} holds a study of another recipe or seed, which would be overwritten. "
             "Name another folder, or delete this one."
         )
     write_json(path, whole)
+
+
+def _written(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"study: {path} is damaged ({error}). Name another folder, or delete this one.") from error
 
 
 def _with_defaults(written: Any) -> Any:

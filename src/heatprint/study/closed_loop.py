@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from torch import Tensor
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, StoreError
 from heatprint.core.protocols import Progress
+from heatprint.core.reading import read_json
 from heatprint.core.scratch import scratch_in
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Batch
@@ -232,7 +232,7 @@ def _fitted(store: Store, classifier: Classifier, fpr: float) -> tuple[Detector,
 def _same(store: Store, wanted: str) -> None:
     """Refuse other images, trials or seeds than the laboratory was built from: it would be built again, for hours."""
     try:
-        found = json.loads((store.root / LABORATORY).read_bytes()).get("made from")
+        found = read_json(store.root / LABORATORY).get("made from")
     except (OSError, ValueError, AttributeError):
         found = None
     if found != wanted:

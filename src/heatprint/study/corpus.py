@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -19,6 +18,7 @@ from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, UnknownName
 from heatprint.core.goals import Criterion
 from heatprint.core.protocols import Progress, silent
+from heatprint.core.reading import parse_toml, read_toml
 from heatprint.core.registry import validated
 from heatprint.core.store import Part
 from heatprint.core.values import Attacked, Batch
@@ -90,7 +90,7 @@ def read_trials(path: Path | None = None) -> tuple[Trial, ...]:
     """
     source = path or resources.files("heatprint.study") / "trials.toml"
     try:
-        content = tomllib.loads(source.read_text(encoding="utf-8"))
+        content = read_toml(path) if path else parse_toml(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"trials: {source} cannot be read ({error}).") from error
     tables = content.get("trials", [])
@@ -122,7 +122,7 @@ def gather(
     about = (VERSION, classifier.digest, trial.method, trial.settings, trial.margin, trial.ladder, seed)
     pieces = [
         Piece(
-            key=(*about, *chosen.take(rows).identity),
+            key=(*about, *chosen.identity_of(rows)),
             images=len(rows),
             task=lambda rows=rows: Task(  # type: ignore[misc]
                 function=trial_part, arguments={"piece": chosen.take(rows), "trial": trial, "seed": seed}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from heatprint.core.errors import HeatprintError, InvalidInput, UnknownName
 from heatprint.core.goals import Criterion
 from heatprint.core.limits import in_bytes
 from heatprint.core.protocols import Attack, Defence, Embedder, Explainer, Signer
+from heatprint.core.reading import MOST_RECIPE, parse_toml, read_regular
 from heatprint.core.registry import validated
 from heatprint.defences import DEFENCES
 from heatprint.defences.retrain import FINE_TUNE
@@ -295,8 +295,8 @@ def load_recipe(
     """
     text, origin = _text(source)
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        table = parse_toml(text)
+    except ValueError as error:
         raise InvalidInput(f"{origin}: not valid TOML: {error}.") from error
     for key, value in (("seed", seed), ("device", device)):
         if value is not None:
@@ -315,12 +315,15 @@ def load_recipe(
 def _text(source: str | Path) -> tuple[str, str]:
     path = Path(source)
     if path.suffix == ".toml":
-        if not path.is_file():
-            raise InvalidInput(f"load_recipe: there is no file {path}. Built-in recipes: {', '.join(recipe_names())}.")
         try:
-            return path.read_text(encoding="utf-8"), str(path)
+            return read_regular(path, MOST_RECIPE).decode(), str(path)
+        except FileNotFoundError as error:
+            known = ", ".join(recipe_names())
+            raise InvalidInput(f"load_recipe: there is no file {path}. Built-in recipes: {known}.") from error
         except UnicodeDecodeError as error:
             raise InvalidInput(f"load_recipe: {path} is not UTF-8 text.") from error
+        except (OSError, ValueError) as error:
+            raise InvalidInput(f"load_recipe: {str(path)!r} cannot be read ({error}). Give a TOML file.") from error
     if str(source) not in recipe_names():
         raise UnknownName("load_recipe: the recipe", str(source), [*recipe_names(), "FILE.toml"])
     return (resources.files(RECIPES) / f"{source}.toml").read_text(encoding="utf-8"), f"recipe {source}"

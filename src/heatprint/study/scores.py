@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from heatprint.core.classifier import Classifier
+from heatprint.core.pictures import stored
 from heatprint.core.protocols import Progress
 from heatprint.core.store import Part
 from heatprint.detectors.door import Detector
@@ -48,5 +47,4 @@ def _scores(classifier: Classifier, detector: Detector, images: list[bytes], pro
 
 def _pixels(content: bytes) -> np.ndarray:
     """A stored PNG as uint8 [3, H, W]."""
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
-        return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+    return stored(content).transpose(2, 0, 1)

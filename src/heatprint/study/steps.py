@@ -14,6 +14,7 @@ from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
 from heatprint.core.errors import HeatprintError
 from heatprint.core.protocols import Defence, Progress
+from heatprint.core.reading import read_json
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Attacked, Batch, PlanLine
 from heatprint.data.planted import Carriers, Planted, draw_planted
@@ -201,7 +202,7 @@ class Lab:
                     controls=controls,
                 )
             )
-        notes = json.loads((self._store.root / "models" / arm / CARD).read_bytes())["notes"]
+        notes = read_json(self._store.root / "models" / arm / CARD)["notes"]
         return card | {"title": arm.replace("_", " "), "training": notes["history"]}
 
     def figures(self, arms: Sequence[Classifier], test: Batch, old: Mapping[str, Attacked]) -> tuple[PlanLine, ...]:
@@ -344,7 +345,7 @@ def device(wanted: str) -> torch.device:
 
 def _holds(folder: Path, key: str) -> bool:
     try:
-        card = json.loads((folder / CARD).read_bytes())
-        return bool(card["notes"]["key"] == key) and bool(load(folder))
+        notes = read_json(folder / CARD)["notes"]
+        return bool(notes["key"] == key) and "history" in notes and bool(load(folder))
     except (OSError, ValueError, KeyError, TypeError, HeatprintError):
         return False  # missing, torn or altered: train again

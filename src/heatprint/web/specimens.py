@@ -13,6 +13,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from heatprint.core.errors import InvalidInput
+from heatprint.core.pictures import stored
 from heatprint.runs.shown import Shown
 from heatprint.web.bench import Bench
 
@@ -103,8 +104,7 @@ def edited(pixels: np.ndarray, edits: list[tuple[int, int, int, int, int]]) -> n
 
 def pixels_of(content: bytes) -> np.ndarray:
     """A stored PNG as uint8 [3, H, W]."""
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
-        return np.ascontiguousarray(np.asarray(picture.convert("RGB")).transpose(2, 0, 1))
+    return np.ascontiguousarray(stored(content).transpose(2, 0, 1))
 
 
 def png_of(pixels: np.ndarray) -> bytes:
