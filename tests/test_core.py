@@ -20,8 +20,9 @@ from heatprint.core.goals import Goal, targeted, untargeted
 from heatprint.core.lattice import decode_png, encode_png, parse_level, to_images, to_pixels
 from heatprint.core.norms import distances, project
 from heatprint.core.registry import Registry
+from heatprint.core.scratch import scratch_in
 from heatprint.core.streams import Streams, stream
-from heatprint.core.values import Batch
+from heatprint.core.values import Batch, join
 
 seeds = st.integers(0, 2**31)
 
@@ -211,3 +212,31 @@ def test_light_modules_do_not_wake_torch(module):
     code = f"import {module}, sys, json; print(json.dumps('torch' in sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert json.loads(out) is False
+
+
+@given(st.lists(st.integers(0, 5), max_size=6, unique=True))
+def test_what_some_images_are_does_not_depend_on_how_it_is_asked(rows):
+    """Known prints, taken ones and computed ones are the same, and another pixel is another image."""
+    pixels = torch.arange(6 * 3 * 4, dtype=torch.uint8).view(6, 3, 2, 2)
+    batch = Batch(ids=tuple("abcdef"), pixels=pixels, labels=torch.arange(6))
+    index = torch.tensor(rows, dtype=torch.long)
+    fresh = Batch(ids=tuple("abcdef"[row] for row in rows), pixels=pixels[index], labels=index)
+    told = {digest(*fresh.identity), digest(*batch.take(index).identity), digest(*batch.identity_of(index)),
+            digest(*batch.printed(batch.prints).take(index).identity)}  # fmt: skip
+    assert len(told) == 1
+    changed = pixels.clone()
+    changed[3, 1, 0, 1] += 1
+    differs = (batch.with_pixels(changed).prints != batch.prints).any(1)
+    assert differs.tolist() == [False, False, False, True, False, False]
+
+
+def test_what_is_taken_of_many_images_lies_on_disk_and_is_the_same(monkeypatch, tmp_path):
+    monkeypatch.setattr("heatprint.core.scratch.LARGE", 1000)
+    batch = Batch(ids=tuple(map(str, range(50))), pixels=torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8),
+                  labels=torch.zeros(50, dtype=torch.long))  # fmt: skip
+    with scratch_in(tmp_path):
+        taken = batch.take(torch.arange(49, -1, -1))
+        both = join([batch, Batch(ids=("x",), pixels=batch.pixels[:1], labels=torch.zeros(1, dtype=torch.long))])
+    assert torch.equal(taken.pixels, batch.pixels.flip(0))
+    assert torch.equal(both.pixels[:50], batch.pixels)
+    assert not list(tmp_path.iterdir()), "its file has no name"

@@ -110,6 +110,11 @@ class Batch(Displayed):
         """Everything that a result computed from these images depends on, for a `heatprint.core.digest.digest`."""
         return self.ids, tuple(self.pixels.shape[1:]), self.prints, self.labels
 
+    def identity_of(self, rows: Tensor) -> tuple[object, ...]:
+        """The `identity` of ``take(rows)``, without reading a pixel where the prints are known."""
+        ids = tuple(self.ids[row] for row in rows.tolist())
+        return ids, tuple(self.pixels.shape[1:]), self.prints[rows.numpy()], self.labels[rows]
+
     def with_pixels(self, pixels: Tensor) -> Batch:
         """The same ids and labels with other pixels."""
         return Batch(ids=self.ids, pixels=pixels, labels=self.labels)

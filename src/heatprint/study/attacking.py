@@ -60,10 +60,9 @@ def attacked(
     """
     pieces, cuts = [], rows_of(len(batch), how.part or max(len(batch), 1))
     for rows in cuts:
-        some = batch.take(rows)
         pieces.append(
             Piece(
-                key=(VERSION, classifier.digest, how, *some.identity),
+                key=(VERSION, classifier.digest, how, *batch.identity_of(rows)),
                 images=len(rows),
                 task=lambda rows=rows: Task(  # type: ignore[misc]
                     function=attacked_part, arguments={"batch": batch.take(rows), "how": how}

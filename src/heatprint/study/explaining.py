@@ -72,7 +72,7 @@ def compared(
     """How far the explanation of each image moved; parts that the run folder has are read."""
     pieces = [
         Piece(
-            key=(VERSION, classifier.digest, explainer, *clean.take(rows).identity, changed.take(rows).prints),
+            key=(VERSION, classifier.digest, explainer, *clean.identity_of(rows), changed.prints[rows.numpy()]),
             images=len(rows),
             task=lambda rows=rows: Task(  # type: ignore[misc]
                 function=compared_part,
@@ -116,7 +116,7 @@ def _over(
     """The arrays of a function of the classifier and some images, over all images."""
     pieces = [
         Piece(
-            key=(VERSION, classifier.digest, about, *batch.take(rows).identity),
+            key=(VERSION, classifier.digest, about, *batch.identity_of(rows)),
             images=len(rows),
             task=lambda rows=rows: Task(function=function, arguments={"batch": batch.take(rows), **about}),  # type: ignore[misc]
         )
