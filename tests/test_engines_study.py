@@ -75,24 +75,34 @@ def test_processes_beside_this_one_in_any_order(alone, tmp_path, workers):
     assert files(out) == files(alone)
 
 
-def killed_one_by_one(name: str, done: threading.Event, count: int) -> list[int]:
-    """Kill processes of a name, one every few seconds, until the study is done."""
+def killed_one_by_one(name: str, out: Path, done: threading.Event, count: int) -> list[int]:
+    """Kill processes of a name, one whenever some more parts are finished, until the study is done."""
     killed: list[int] = []
 
     def hunt():
-        while not done.wait(2.5) and len(killed) < count:
-            for folder in Path("/proc").glob("[0-9]*"):
-                try:
-                    told = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                except OSError:
-                    continue
-                if name in told and int(folder.name) != os.getpid():
-                    os.kill(int(folder.name), signal.SIGKILL)
-                    killed.append(int(folder.name))
-                    break
+        before = 0
+        while not done.wait(0.1) and len(killed) < count:
+            finished = len(list(out.rglob("_done/part-*.json")))
+            worker = finished >= before + 3 and worker_of(name)
+            if worker:
+                os.kill(worker, signal.SIGKILL)
+                killed.append(worker)
+                before = finished
 
     threading.Thread(target=hunt, daemon=True).start()
     return killed
+
+
+def worker_of(name: str) -> int | None:
+    """A process with this in its command line."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if name in told and int(folder.name) != os.getpid():
+            return int(folder.name)
+    return None
 
 
 @pytest.mark.parametrize(("engine", "name"), [("local", "loky.backend.popen_loky"), ("ray", "ray::_compute")])
@@ -100,7 +110,7 @@ def test_workers_that_are_killed_in_the_middle(alone, tmp_path, engine, name):
     if engine == "ray":
         pytest.importorskip("ray")
     out, done = begun(alone, tmp_path / "run"), threading.Event()
-    killed = killed_one_by_one(name, done, count=3)
+    killed = killed_one_by_one(name, out, done, count=3)
     try:
         study(load_recipe("tiny"), out, engine=engines.make(engine, workers=2))
     finally:

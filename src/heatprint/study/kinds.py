@@ -153,7 +153,7 @@ def _table(classifier: Classifier, family: str, kinds: Sequence[Kind], workshop:
 
             pieces = [
                 Piece(
-                    key=(VERSION, classifier.digest, columns((family,)), *one.batch.take(rows).identity),
+                    key=(VERSION, classifier.digest, columns((family,)), *one.batch.identity_of(rows)),
                     images=len(rows),
                     task=lambda one=one, rows=rows: Task(  # type: ignore[misc]
                         function=features_part, arguments={"family": family, "pixels": one.batch.pixels[rows]}
