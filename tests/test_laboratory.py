@@ -27,6 +27,7 @@ from heatprint.live.place import StoredMap
 from heatprint.live.searches import SEARCHES, Cancelled
 from heatprint.live.specimen import one_thread
 from heatprint.models import Training, load, predict, save, train
+from heatprint.runs import parts
 from heatprint.signatures import EMBEDDERS, SIGNERS, sign
 from heatprint.study.engines import Local
 from heatprint.study.explaining import signed
@@ -384,9 +385,9 @@ def test_a_detector_without_a_threshold_says_nothing(lab, images):
 # --- place ------------------------------------------------------------------------------------------------
 
 
-def test_a_stored_image_gets_its_own_signature_back(lab, images, fallen):
-    stored = lab.stored
-    order = {key: row for row, key in enumerate(zip(stored.kinds, stored.ids, strict=True))}
+def test_a_stored_image_gets_its_own_signature_back(lab, images, fallen, run):
+    stored, rows = lab.stored, Store(run).read("global", 0).rows
+    order = {key: row for row, key in enumerate(zip(rows["kind"], rows["id"], strict=True))}
     for kind, batch in (("clean", images), ("pgd", fallen.adversarial)):
         for at, one in enumerate(batch.ids[:20]):
             if (kind, one) not in order:  # the attack failed
@@ -395,7 +396,7 @@ def test_a_stored_image_gets_its_own_signature_back(lab, images, fallen):
             found = lab.place(batch.pixels[at].numpy())
             assert found.exact
             assert found.neighbours[0][0] == row
-            assert found.neighbours[0][1] <= 1e-5 * np.linalg.norm(stored.vectors[row])
+            assert found.neighbours[0][1] <= 1e-5 * np.linalg.norm(stored.vectors.rows(row, row + 1))
             np.testing.assert_array_equal([found.x, found.y, found.px, found.py], stored.points[row])
 
 
@@ -414,9 +415,16 @@ def test_another_image_lies_between_its_neighbours(lab, images):
     np.testing.assert_allclose(place, (near / distances[:, None]).sum(0) / (1 / distances).sum())
     alone = Batch(ids=("x",), pixels=torch.from_numpy(pixels)[None], labels=torch.tensor([0]))
     vector = sign(lab.classifier, alone, SIGNERS.make("lrp", **SETTINGS)).vectors
-    every = np.linalg.norm(lab.stored.vectors.astype(float) - vector, axis=1)
+    every = np.linalg.norm(lab.stored.vectors.rows(0, 10**9).astype(float) - vector, axis=1)
     np.testing.assert_allclose(distances, np.sort(every)[:10], rtol=1e-5)
     np.testing.assert_allclose(every[rows], distances, rtol=1e-5)
+
+
+def test_blocks_of_a_map_give_the_neighbours_of_the_whole(lab, images, monkeypatch):
+    whole = lab.place(images.pixels[3].numpy())
+    monkeypatch.setattr(parts, "PIECE", 4 * lab.stored.vectors.shape[1] * 7)  # seven rows at a time
+    assert len(list(lab.stored.vectors.blocks())) == -(-len(lab.stored.vectors) // 7)
+    assert lab.place(images.pixels[3].numpy()) == whole
 
 
 def test_a_signature_of_the_other_settings_would_be_noticed(lab, images):

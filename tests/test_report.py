@@ -17,11 +17,13 @@ from PIL import Image
 
 from heatprint.core.errors import StoreError
 from heatprint.core.store import Part, Store, write_json
+from heatprint.report import points as points_module
 from heatprint.report import report
 from heatprint.report.bought import bought
 from heatprint.report.charts import histogram
 from heatprint.report.pictures import heat_uri, perturbation_uri, shared_scale
-from heatprint.report.read import POINT_COLUMNS, TILE_COLUMNS, read_run
+from heatprint.report.points import COLUMNS as POINT_COLUMNS
+from heatprint.report.read import TILE_COLUMNS, read_run
 from heatprint.report.summary import attacked, withstood
 
 HOSTILE = "cats/<script>alert(1)</script>&\"'.png"
@@ -567,6 +569,24 @@ def test_an_empty_run_says_so_in_words(tmp_path: Path) -> None:
     for words in ("no attacked example", "no clean example", "mapped no signatures", "measured no row of Table 1"):
         assert words in page.words
     assert len(page.scripts) == 1  # nothing to draw: plotly stays out
+
+
+def test_a_large_map_is_drawn_as_a_sample_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = build_run(tmp_path / "run", count=90)
+    whole = read_run(folder).map
+    monkeypatch.setattr(points_module, "MOST", 40)
+    some = read_run(folder).map
+    drawn = len(some.columns["id"])
+    assert 30 < drawn <= 40
+    assert (whole.left, drawn + some.left) == (0, len(whole.columns["id"]))
+    taken = set(some.columns["id"])
+    for name in POINT_COLUMNS:  # an image has all its points or none, in the order of the run
+        rows = zip(whole.columns["id"], whole.columns[name], strict=True)
+        assert some.columns[name] == [value for image, value in rows if image in taken]
+    page = Page(report(folder).read_text(encoding="utf-8"))
+    assert f"Drawn are {drawn} of {drawn + some.left} points" in page.words
+    assert len(json.loads(page.scripts[0])["id"]) == drawn
+    assert read_run(folder, points=False).map.columns["id"] == []
 
 
 def test_three_classes_get_a_map_each(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from heatprint.report.atlas_cards import gain_words
 from heatprint.report.charts import HEIGHT, WIDTH, spectrum
 from heatprint.report.map_quality import quality
 from heatprint.report.pictures import outline
-from heatprint.report.read import POINT_COLUMNS, TILE_COLUMNS, read_run
+from heatprint.report.points import COLUMNS as POINT_COLUMNS
+from heatprint.report.read import TILE_COLUMNS, read_run
 
 HOSTILE = "<script>alert(1)</script>&\"'"
 CLASSES = ("cats", HOSTILE)
@@ -339,7 +340,7 @@ def test_the_border_is_read_honestly(run: Path, page: Page) -> None:
 def _sentence_of(run: Path, found: dict[str, Any]) -> str:
     read = read_run(run)
     metrics = {**read.metrics, "atlas": copy.deepcopy(found)}
-    section = atlas(type(read)(settings=read.settings, metrics=metrics, tiles=(), points={}, atlas=read.atlas))
+    section = atlas(type(read)(settings=read.settings, metrics=metrics, tiles=(), atlas=read.atlas))
     assert section is not None
     return section.borders[0].sentence
 
@@ -363,9 +364,9 @@ def test_the_map_says_how_far_to_trust_it(run: Path) -> None:
     ]
     read = read_run(run)
     bare = {**read.metrics, "map": {"points": 1, "clean": 1, "attacked": 0}}
-    assert quality(type(read)(settings=read.settings, metrics=bare, tiles=(), points={})) is None
+    assert quality(type(read)(settings=read.settings, metrics=bare, tiles=())) is None
     empty = {"trust": None, "preserved": None, "floor": {"images": 0, "median": None, "high": None, "most": None}}
-    assert quality(type(read)(settings=read.settings, metrics={**bare, "map": empty}, tiles=(), points={})) is None
+    assert quality(type(read)(settings=read.settings, metrics={**bare, "map": empty}, tiles=())) is None
 
 
 def test_a_run_without_atlas_reads_as_before(tmp_path: Path) -> None:

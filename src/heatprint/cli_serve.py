@@ -6,7 +6,6 @@ import re
 import secrets
 import threading
 import warnings
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,9 +40,11 @@ def serve(
     if host in EVERYWHERE and not name:
         raise InvalidInput(f"serve: {host} is every address of this machine; say with --name under which it is asked.")
     word = token or secrets.token_urlsafe(24)
-    app = inspector(run, _waking(run), token=word, hosts=_hosts(host, name or []))
+    bench = Waking(run) if (run / MODEL).is_dir() else None
+    app = inspector(run, bench, token=word, hosts=_hosts(host, name or []), map_sent=bench.begin if bench else _nothing)
     listening = uvicorn.Config(app, host=host, port=port, log_level="warning", server_header=False, access_log=False)
     sock = listening.bind_socket()
+    sock.listen()  # from now on a browser waits, and is not refused
     seen = f"[{host}]" if ":" in host else host
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else seen}:{sock.getsockname()[1]}/?token={word}"
     if host not in LOOPBACK:
@@ -75,24 +76,47 @@ def _hosts(host: str, names: list[str]) -> frozenset[str]:
     return near | {own.lower()} | {one.lower() for one in names}
 
 
-def _waking(run: Path) -> Callable[[], Bench] | None:
-    """The laboratory, opened in the background so that the map is there at once; None without a model."""
-    if not (run / MODEL).is_dir():
-        return None
-    awake: Future[Bench] = Future()
+def _nothing() -> None:
+    """What there is to begin where the run has no model."""
 
-    def wake() -> None:
+
+class Waking:
+    """The laboratory of a run, opened in the background; who asks for it before it is open waits.
+
+    Args:
+        run: The run folder, with a model.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._awake: Future[Bench] = Future()
+        self._begun = threading.Lock()
+
+    def __call__(self) -> Bench:
+        """The laboratory.
+
+        Raises:
+            HeatprintError: It could not be opened.
+        """
+        self.begin()
+        return self._awake.result()
+
+    def begin(self) -> None:
+        """Open it, once; two cores are better spent on the map until the map is there."""
+        if self._begun.acquire(blocking=False):
+            threading.Thread(target=self._wake, daemon=True, name="laboratory").start()
+
+    def _wake(self) -> None:
         try:
             from heatprint.explainers.conservation import ConservationWarning
             from heatprint.live.laboratory import Laboratory
 
             warnings.simplefilter("ignore", ConservationWarning)  # every look says it in words
 
-            awake.set_result(Laboratory.open(run))
+            self._awake.set_result(Laboratory.open(self._run))
         except HeatprintError as error:  # told to whoever asks for the laboratory
-            awake.set_exception(HeatprintError(f"The laboratory could not be opened: {error} Then start it again."))
+            self._awake.set_exception(
+                HeatprintError(f"The laboratory could not be opened: {error} Then start it again.")
+            )
         except BaseException as error:
-            awake.set_exception(error)
-
-    threading.Thread(target=wake, daemon=True, name="laboratory").start()
-    return awake.result
+            self._awake.set_exception(error)

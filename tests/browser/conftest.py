@@ -81,7 +81,7 @@ def served(finished_run: Path) -> Iterator[Served]:
     """The inspector with its live laboratory, as `heatprint serve` starts it."""
     uvicorn = pytest.importorskip("uvicorn")
     from heatprint.live.laboratory import Laboratory
-    from heatprint.runs.shown import read_shown
+    from heatprint.runs.read import read_shown
     from heatprint.web.app import inspector
 
     laboratory = Laboratory.open(finished_run)
@@ -94,7 +94,9 @@ def served(finished_run: Path) -> Iterator[Served]:
     while not server.started:
         time.sleep(0.05)
     shown = read_shown(finished_run)
-    rows = tuple(f"{shown.kinds[kind]}/{name}" for kind, name in zip(shown.columns["kind"], shown.ids, strict=True))
+    rows = tuple(
+        f"{shown.kinds[kind]}/{name}" for kind, name in zip(shown.columns["kind"], shown.ids.to_pylist(), strict=True)
+    )
     origin = f"http://127.0.0.1:{sock.getsockname()[1]}"
     yield Served(url=f"{origin}/?token={TOKEN}", origin=origin, run=finished_run, rows=rows)
     server.should_exit = True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +15,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from PIL import Image
 
 from heatprint.runs.columns import packed
 from heatprint.runs.shown import Shown
@@ -50,8 +54,8 @@ def drawn(count: int, *, placed: bool = True, fallen: float = 0.7) -> Shown:
     }  # fmt: skip
     return Shown(
         name="drawn", facts={}, classes=["ant", "bee", "cat", "dog"], kinds=list(TITLES), titles=TITLES,
-        strategies=["a", "b", "c", "d", "e"], ids=[f"image.{row % half}.png" for row in range(count)] if count else [],
-        columns=columns, images=[], maps={}, signatures=np.zeros((count, 1), np.float32),
+        strategies=["a", "b", "c", "d", "e"], digest="", columns=columns, images=None, maps=None, signatures=None,
+        ids=pa.array([f"image.{row % half}.png" for row in range(count)], pa.string()),
     )  # fmt: skip
 
 
@@ -68,7 +72,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name in ("map.html", "map.js"):
         copy(HERE / name, folder)
     (folder / "image.png").write_bytes(png_of(np.full((3, 8, 8), 128, np.uint8)))
-    runs = {"many": drawn(100_000), "few": drawn(600), "fallen": drawn(40, fallen=1.0)}
+    runs = {"many": drawn(100_000), "few": drawn(600), "fallen": drawn(40, fallen=1.0), "huge": drawn(220_000)}
+    runs["half"] = replace(runs["few"], columns=runs["few"].columns | {"pictured": (np.arange(600) % 2).astype("u1")})
     for name, run in {**runs, "unplaced": drawn(40, placed=False), "none": drawn(0)}.items():
         facts, block = packed(run)
         (folder / f"{name}.json").write_text(json.dumps(facts))
@@ -98,6 +103,10 @@ def look(chromium: Any, origin: str) -> Iterator[Any]:
     yield opened
     context.close()
     assert not wrong
+
+
+def name_of(run: Shown, row: int) -> str:
+    return str(run.ids[int(row)].as_py())
 
 
 def shown(page: Any) -> str:
@@ -178,7 +187,7 @@ def test_a_rectangle_selects_and_the_file_has_every_row(look):
     lines = Path(waited.value.path()).read_bytes().decode().split("\r\n")
     assert lines[0].startswith("id,attack,true_class,prediction")
     assert [line.split(",")[:2] for line in lines[1:-1]] == [
-        [run.ids[row], run.kinds[run.columns["kind"][row]]] for row in wanted
+        [name_of(run, row), run.kinds[run.columns["kind"][row]]] for row in wanted
     ]
 
 
@@ -197,10 +206,54 @@ def test_the_card_is_of_the_nearest_image(look, morph):
         elif away.min() < 13 and np.partition(away, 1)[1] - away.min() > 0.1:
             row = int(away.argmin())
             kind = "not attacked" if row < 300 else run.titles[run.kinds[run.columns["kind"][row]]]
-            assert page.text_content(".mv-card-name") == run.ids[row]
+            assert page.text_content(".mv-card-name") == name_of(run, row)
             assert page.text_content(".mv-card dd") == kind
             found += 1
     assert found > 5
+
+
+def test_an_image_without_a_picture_has_an_empty_frame_that_says_why(look):
+    run, page = drawn(600), look("half")
+    at, box = places(page, run), page.locator(".mv-points").bounding_box()
+    for row in (100, 101, 421, 422):
+        near = np.argsort(np.hypot(*(at - at[row]).T), kind="stable")
+        page.mouse.move(box["x"] + at[row][0], box["y"] + at[row][1])
+        shown = page.text_content(".mv-card-name")
+        other = next(one for one in near if name_of(run, one) == shown)  # another one may lie on top
+        assert page.locator(".mv-card img").count() == other % 2
+        assert page.locator(".mv-card .no-photo").count() == 1 - other % 2
+        if not other % 2:
+            assert "holds no picture" in page.get_attribute(".mv-card .no-photo", "aria-label")
+    page.evaluate("run.image = () => 'data:image/png;base64,AAAA'")
+    page.mouse.move(box["x"] + at[101][0], box["y"] + at[101][1])
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.evaluate("state.set({ row: run.key(101) })")
+    page.click("text=Select all shown")
+    page.wait_for_selector(".mv-drawer .no-photo[aria-label*='could not be read']")
+
+
+def test_a_huge_map_is_painted_at_once_and_drawn_when_it_rests(look):
+    spy = """window.drawn = [];
+      const draw = WebGL2RenderingContext.prototype.drawArrays;
+      WebGL2RenderingContext.prototype.drawArrays = function (mode, ...rest) {
+        window.drawn.push(mode === this.POINTS ? "points" : "painted");
+        draw.call(this, mode, ...rest);
+      };"""
+    page = look("few")
+    page.context.add_init_script(spy)
+    look("few", more="&again")
+    assert page.evaluate("drawn[0]") == "points"
+    run = drawn(220_000)
+    look("huge")
+    assert shown(page).startswith("220,000 of 220,000 shown")
+    page.wait_for_function("drawn.includes('points')")
+    assert page.evaluate("drawn[0]") == "painted"
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    content = io.BytesIO(page.locator(".mv-points").screenshot())
+    picture, at = np.asarray(Image.open(content).convert("RGB")).astype(int), places(page, run).astype(int)
+    open_ground = (at[:, 1] > 60) & (at[:, 0] < picture.shape[1] - 300)  # no button above it
+    seen = picture[at[open_ground, 1], at[open_ground, 0]]
+    assert (np.abs(seen - picture[-3, 3]).max(1) > 20).mean() > 0.99  # there is ink where points lie
 
 
 def test_keys_walk_to_the_nearest_that_way_open_and_clear(look):
@@ -214,8 +267,8 @@ def test_keys_walk_to_the_nearest_that_way_open_and_clear(look):
         away = np.where((along > 0) & (aside <= along), np.hypot(*step.T), np.inf)
         row = int(away.argmin())
         page.keyboard.press(key)
-        assert page.evaluate("state.get().row") == f"{run.kinds[run.columns['kind'][row]]}/{run.ids[row]}"
-        assert run.ids[row] in page.evaluate("said.at(-1)")
+        assert page.evaluate("state.get().row") == f"{run.kinds[run.columns['kind'][row]]}/{name_of(run, row)}"
+        assert name_of(run, row) in page.evaluate("said.at(-1)")
     page.keyboard.press("n")  # the other of the pair
     assert page.evaluate("run.row(state.get().row)") == run.columns["pair"][row]
     page.keyboard.press("Space")
@@ -249,7 +302,7 @@ def test_the_legend_hides_and_a_link_shows_the_same(look):
     assert "300 of 600 shown" in shown(page)
     page.get_by_label("Names with").fill("image.1")
     page.wait_for_function("state.get().filter === 'all:image.1'")
-    wanted = sum("image.1" in name for name in run.ids[300:])
+    wanted = sum("image.1" in name for name in run.ids.to_pylist()[300:])
     assert f"{wanted} of 600 shown" in shown(page)
     link = page.evaluate("(state.flush(), location.hash)").removeprefix("#")
     look("unplaced")
@@ -277,7 +330,7 @@ def test_what_is_hidden_and_in_sight_outlasts_leaving_and_a_link(look):
         assert f"{stays.sum()} of 600 shown" in shown(page)
         page.mouse.move(0, 0)
         page.mouse.move(box["x"] + points[row][0], box["y"] + points[row][1])
-        assert page.text_content(".mv-card-name") == run.ids[row]
+        assert page.text_content(".mv-card-name") == name_of(run, row)
     page.locator(".mv-two select").first.select_option("predicted")
     assert "600 of 600 shown" in shown(page)
     page.get_by_role("button", name="Fit").click()

@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from heatprint.runs.shown import read_shown
+from heatprint.runs.read import read_shown
 from heatprint.web.specimens import pixels_of
 
 TOKEN = "a-token-of-the-tests"
@@ -176,16 +177,21 @@ def test_columns_come_as_one_block_of_bytes_and_never_as_rows(served):
     shown = read_shown(served.run)
     assert facts["rows"] == len(shown)
     assert len(json.dumps(facts)) < 4000
+    source = None
     for column in facts["columns"]:
+        assert column["offset"] % 8 == 0
+        if column["name"] == "source":
+            source = np.frombuffer(block, "<i4", facts["rows"], column["offset"])
+            continue
         wanted = shown.columns[column["name"]]
         got = np.frombuffer(block, column["type"], facts["rows"] * column["width"], column["offset"])
         np.testing.assert_array_equal(got.reshape(wanted.shape), wanted)
-        assert column["offset"] % 8 == 0
-    ids = block[facts["ids"]["offset"] :][: facts["ids"]["bytes"]].decode().split("\0")
-    assert (
-        tuple(f"{facts['kinds'][k]['name']}/{i}" for k, i in zip(shown.columns["kind"], ids, strict=True))
-        == served.rows
-    )
+    where = facts["ids"]
+    begins = np.frombuffer(block, "<u4", where["count"] + 1, where["begins"])
+    text = block[where["offset"] :][: where["bytes"]]
+    ids = [text[begin:end].decode() for begin, end in pairwise(begins)]
+    kinds = [facts["kinds"][kind]["name"] for kind in shown.columns["kind"]]
+    assert tuple(f"{kind}/{ids[place]}" for kind, place in zip(kinds, source, strict=True)) == served.rows
 
 
 def test_an_attacked_copy_and_its_original_know_each_other(served):
@@ -194,18 +200,19 @@ def test_an_attacked_copy_and_its_original_know_each_other(served):
     attacked = np.flatnonzero(kind > 0)
     assert len(attacked)
     for row in attacked:
-        assert shown.ids[pair[row]] == shown.ids[row]
+        assert shown.ids[int(pair[row])] == shown.ids[int(row)]
         assert kind[pair[row]] == 0
-        moved = np.linalg.norm(shown.signatures[row] - shown.signatures[pair[row]])
+        moved = np.linalg.norm(np.subtract(*shown.signatures.take(np.array([row, pair[row]]))))
         assert shown.columns["moved"][row] == pytest.approx(moved, rel=1e-5)
     assert all(kind[pair[row]] > 0 for row in np.flatnonzero(kind == 0) if pair[row] >= 0)
 
 
 def test_neighbours_are_those_of_a_slow_count(served):
     shown = read_shown(served.run)
+    signatures = shown.signatures.rows(0, len(shown))
     for row in (0, len(shown) - 1):
         told = json.loads(ask(served, f"/api/near/{row}")[1])
-        away = [float(np.linalg.norm(one - shown.signatures[row])) for one in shown.signatures]
+        away = [float(np.linalg.norm(one - signatures[row])) for one in signatures]
         nearest = sorted(value for other, value in enumerate(away) if other != row)[: len(told)]
         assert [one["distance"] for one in told] == pytest.approx(nearest)
         assert row not in [one["row"] for one in told]

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import StoreError
 from heatprint.core.protocols import Signer
-from heatprint.core.store import Store
 from heatprint.core.values import Batch
+from heatprint.runs.parts import Step, Stored
 from heatprint.signatures import SIGNERS, sign
 from heatprint.signatures.embeddings.floor import ROUNDING
 from heatprint.signatures.neighbours import nearest
@@ -51,17 +52,13 @@ class StoredMap:
 
     Attributes:
         signer: Made the signatures.
-        vectors: float32 [P, D], signatures of clean and attacked images.
+        vectors: [P, D], signatures of clean and attacked images; they stay on disk, being as many as the images.
         points: float64 [P, 4], places by UMAP and by PCA, in the order of `COLUMNS`.
-        ids: Of the images.
-        kinds: ``"clean"`` or the attack, of each.
     """
 
     signer: Signer
-    vectors: np.ndarray = field(repr=False)
+    vectors: Stored = field(repr=False)
     points: np.ndarray = field(repr=False)
-    ids: tuple[str, ...] = field(repr=False)
-    kinds: tuple[str, ...] = field(repr=False)
 
     @classmethod
     def load(cls, run: Path) -> StoredMap | None:
@@ -70,9 +67,11 @@ class StoredMap:
         Raises:
             StoreError: It is damaged, or what made it is not told.
         """
-        if not (run / STEP).is_dir():
+        step = Step.open(run, STEP)
+        vectors = step.arrays().get("signatures")
+        if vectors is None:
             return None
-        part = Store(run).read(STEP, 0)
+        rows = step.rows(dict.fromkeys(COLUMNS, pa.float64()), needed=COLUMNS)
         try:
             signature = dict(json.loads((run / RECIPE).read_bytes())["map"]["signature"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -80,11 +79,8 @@ class StoredMap:
                 f"laboratory: {run / RECIPE} does not tell how the map's signatures were made ({error}). Run the "
                 "study again."
             ) from error
-        return cls(
-            signer=SIGNERS.make("lrp", **signature), vectors=part.arrays["signatures"],
-            points=np.stack([np.asarray(part.rows[name], dtype=np.float64) for name in COLUMNS], 1),
-            ids=tuple(part.rows["id"]), kinds=tuple(part.rows["kind"]),
-        )  # fmt: skip
+        points = np.stack([rows.numbers(name, "<f8") for name in COLUMNS], 1)
+        return cls(signer=SIGNERS.make("lrp", **signature), vectors=vectors, points=points)
 
     def place(self, classifier: Classifier, images: Tensor, *, count: int = 10) -> Place:
         """The place of one image.
@@ -96,10 +92,20 @@ class StoredMap:
         """
         batch = Batch(ids=("live",), pixels=images, labels=torch.tensor([-1]))
         vector = sign(classifier, batch, self.signer).vectors
-        rows, distances = (found[0] for found in nearest(self.vectors, min(count, len(self.vectors)), queries=vector))
+        rows, distances = self._nearest(vector, count)
         exact = bool(distances[0] <= ROUNDING * np.linalg.norm(vector))
         # far from all others the weights become equal, and a distance of 0 is never divided by
         weights = np.arange(len(rows)) == 0 if exact else distances[0] / distances
         x, y, px, py = (weights @ self.points[rows] / weights.sum()).tolist()
         neighbours = tuple(zip(rows.tolist(), distances.tolist(), strict=True))
         return Place(x=x, y=y, px=px, py=py, exact=exact, neighbours=neighbours)
+
+    def _nearest(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and distances of the nearest stored signatures, nearest first; of equally near ones the lower row."""
+        rows, far = np.empty(0, np.int64), np.empty(0)
+        for start, block in self.vectors.blocks():
+            near, distances = nearest(block, min(count, len(block)), queries=vector)
+            rows, far = np.append(rows, start + near[0]), np.append(far, distances[0])
+            best = np.lexsort((rows, far))[:count]
+            rows, far = rows[best], far[best]
+        return rows, far

@@ -41,7 +41,7 @@ class Plot:
 
 def plots(run: Run) -> list[Plot]:
     """Figure 4 for all classes, then one figure per class; none without points."""
-    if not run.points["id"]:
+    if not run.map.columns["id"]:
         return []
     shown = run.classes[:MOST_CLASSES]
     attack = _mapped_attack(run)
@@ -50,7 +50,7 @@ def plots(run: Run) -> list[Plot]:
 
 def embedded(run: Run, drawn: list[Plot]) -> str:
     """The points and the maps as JSON that is safe inside a script element."""
-    columns = run.points
+    columns = run.map.columns
     value = {
         "id": columns["id"],
         "label": columns["label"],
@@ -59,7 +59,7 @@ def embedded(run: Run, drawn: list[Plot]) -> str:
         "umap": [_rounded(columns["x"]), _rounded(columns["y"])],
         "pca": [_rounded(columns["px"]), _rounded(columns["py"])],
         "contours": [
-            {**one, "colour": f"class-{n % len(SYMBOLS)}"} for n, one in enumerate(run.contours) if one["levels"]
+            {**one, "colour": f"class-{n % len(SYMBOLS)}"} for n, one in enumerate(run.map.contours) if one["levels"]
         ],
         "plots": [
             {
@@ -82,12 +82,12 @@ def _rounded(values: list[Any]) -> list[float | None]:
 
 def _mapped_attack(run: Run) -> str | None:
     """FGSM as in the paper; another attack where FGSM is not on the map."""
-    there = set(run.points["kind"]) - {"clean"}
+    there = set(run.map.columns["kind"]) - {"clean"}
     return "fgsm" if "fgsm" in there else next((name for name in studied_attacks(run) if name in there), None)
 
 
 def _select(run: Run, *, label: str, kind: str) -> list[int]:
-    labels, kinds = run.points["label"], run.points["kind"]
+    labels, kinds = run.map.columns["label"], run.map.columns["kind"]
     return [n for n in range(len(labels)) if labels[n] == label and kinds[n] == kind]
 
 
@@ -100,14 +100,14 @@ def _by_class(run: Run) -> Plot:
         number=4,
         title="Clean images by class",
         caption="Signatures of all clean test images, before any attack. "
-        + "The lines hold half and nine tenths of each class." * bool(run.contours),
+        + "The lines hold half and nine tenths of each class." * bool(run.map.contours),
         traces=tuple(traces),
     )
 
 
 def _one_class(run: Run, name: str, number: int, attack: str | None) -> Plot:
     """One class: which of its clean images fell to the attack, and where their attacked copies lie."""
-    ids, predicted = run.points["id"], run.points["predicted"]
+    ids, predicted = run.map.columns["id"], run.map.columns["predicted"]
     copies = _select(run, label=name, kind=attack) if attack else []
     flipped = {ids[row] for row in copies}
     own = _select(run, label=name, kind="clean")
@@ -124,7 +124,7 @@ def _one_class(run: Run, name: str, number: int, attack: str | None) -> Plot:
     ]
     if attack:
         traces.append(_trace(f"{title} copies", copies, "copy", "x"))
-    for other in sorted(set(run.points["kind"]) - {"clean", attack}):
+    for other in sorted(set(run.map.columns["kind"]) - {"clean", attack}):
         rows = _select(run, label=name, kind=other)
         traces.append(_trace(f"{run.attack_title(other)} copies", rows, "other", "cross", hidden=True))
     return Plot(

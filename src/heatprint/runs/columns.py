@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from heatprint.runs.finished import CLEAN
 from heatprint.runs.shown import Shown
 
 ALIGN = 8  # bytes, what typed arrays of a browser may start at
@@ -17,33 +17,54 @@ TYPES = {"<f4": "float32", "<i4": "int32", "<i2": "int16", "|u1": "uint8"}
 def packed(shown: Shown) -> tuple[dict[str, Any], bytes]:
     """A run as what a page reads first (names, and where each column lies), and the block itself.
 
-    The block is little-endian: every column in turn, each at a multiple of 8 bytes, then the ids as UTF-8 with a zero
-    byte between.
+    The block is little-endian, and all in it begins at multiples of 8 bytes: every column in turn, then uint32 where
+    each id begins and the last one ends, then the ids as UTF-8, one after the other. A copy has the id of its original,
+    so that only originals, and copies without one, have an id there: column ``"source"`` says which.
     """
-    block, columns = bytearray(), []
-    for name, values in shown.columns.items():
+    source, named = _sources(shown)
+    begins, text = _text(shown.ids.take(pa.array(named)))
+    pieces: list[bytes | memoryview] = []
+    columns, size = [], 0
+
+    def add(piece: np.ndarray) -> int:
+        nonlocal size
+        begin, pad = size, -piece.nbytes % ALIGN
+        pieces.extend((np.ascontiguousarray(piece).reshape(-1).view("u1").data, bytes(pad)))
+        size += piece.nbytes + pad
+        return begin
+
+    for name, values in {**shown.columns, "source": source}.items():
         width = values.shape[1] if values.ndim > 1 else 1
-        columns.append({"name": name, "type": TYPES[values.dtype.str], "width": width, "offset": len(block)})
-        block += np.ascontiguousarray(values).tobytes()
-        block += bytes(-len(block) % ALIGN)
-    ids = "\0".join(name.replace("\0", "\\0") for name in shown.ids).encode("utf-8", "backslashreplace")
+        columns.append({"name": name, "type": TYPES[values.dtype.str], "width": width, "offset": add(values)})
     meta = {
         "name": shown.name,
         "facts": dict(shown.facts),
         "classes": list(shown.classes),
         "kinds": [{"name": kind, "title": shown.titles[kind]} for kind in shown.kinds],
         "strategies": list(shown.strategies),
-        "digest": _digest(shown.images),
+        "digest": shown.digest,
         "rows": len(shown),
         "columns": columns,
-        "ids": {"offset": len(block), "bytes": len(ids)},
+        "ids": {"count": len(named), "begins": add(begins), "offset": add(text), "bytes": len(text)},
     }
-    return meta, bytes(block) + ids
+    return meta, b"".join(pieces)
 
 
-def _digest(images: Sequence[bytes]) -> str:
-    """Of all images: what a browser keeps of one run must not be shown for another."""
-    found = blake2b(digest_size=8)
-    for image in images:
-        found.update(image)
-    return found.hexdigest()
+def _sources(shown: Shown) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row which id it has, int32, and the rows whose ids these are."""
+    kind, pair = shown.columns["kind"], shown.columns["pair"]
+    own = (kind == list(shown.kinds).index(CLEAN)) | (pair < 0)
+    source = (np.cumsum(own) - 1).astype("<i4")
+    source[~own] = source[pair[~own]]
+    return source, np.flatnonzero(own)
+
+
+def _text(ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Where each text begins and the last one ends, uint32, and all as UTF-8, as the library has them already."""
+    begins = np.zeros(1, "<u4")
+    if not len(ids):
+        return begins, np.empty(0, "u1")
+    _, offsets, content = ids.buffers()
+    begins = np.frombuffer(offsets, "<i4")[ids.offset : ids.offset + len(ids) + 1]
+    text = np.frombuffer(content, "u1")[begins[0] : begins[-1]] if content else np.empty(0, "u1")
+    return (begins - begins[0]).astype("<u4"), text

@@ -12,13 +12,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.background import BackgroundTask
 
 from heatprint import report
 from heatprint.core.errors import HeatprintError, StoreError
 from heatprint.report.views import VIEWS
 from heatprint.runs.columns import packed
 from heatprint.runs.inside import inside
-from heatprint.runs.shown import Shown, read_shown
+from heatprint.runs.read import read_shown
+from heatprint.runs.shown import Shown
 from heatprint.web.access import LOOPBACK, Access
 from heatprint.web.bench import Bench
 from heatprint.web.jobs import Busy, Jobs
@@ -39,6 +41,7 @@ def inspector(
     *,
     token: str | None,
     hosts: frozenset[str] = LOOPBACK,
+    map_sent: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The application.
 
@@ -47,12 +50,13 @@ def inspector(
         bench: Waits for the live laboratory and returns it; None where the run has no model.
         token: Who does not know it is not answered; None only for loopback.
         hosts: Names by which the server may be asked for.
+        map_sent: Called when a page has its map; what is slow to begin may begin then.
 
     Raises:
         StoreError: The folder is not such a run, or damaged, or links in it lead out of it.
     """
     inside(run)
-    shown, jobs = read_shown(run), Jobs()
+    shown, jobs = read_shown(run, distances=False), Jobs()
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -64,7 +68,7 @@ def inspector(
     app.add_middleware(Access, token=token, hosts=hosts)
     _errors(app)
     _pages(app, run)
-    _columns(app, shown, live=bench is not None)
+    _columns(app, shown, live=bench is not None, map_sent=map_sent)
     if bench is not None:
         app.include_router(live_routes(bench, Specimens(shown), jobs), prefix=LIVE)
     app.mount("/static", StaticFiles(directory=STATIC, follow_symlink=False))
@@ -100,7 +104,7 @@ def _section(name: str, run: Path) -> str:
         ) from error
 
 
-def _columns(app: FastAPI, shown: Shown, *, live: bool) -> None:
+def _columns(app: FastAPI, shown: Shown, *, live: bool, map_sent: Callable[[], None]) -> None:
     """Facts, the block of columns, pictures, and neighbours."""
     meta, points = packed(shown)
 
@@ -110,7 +114,7 @@ def _columns(app: FastAPI, shown: Shown, *, live: bool) -> None:
 
     @app.get("/api/points")
     def geometry() -> Response:
-        return Response(points, media_type="application/octet-stream")
+        return Response(points, media_type="application/octet-stream", background=BackgroundTask(map_sent))
 
     @app.get("/api/image/{row}.png")
     def image(row: int) -> Response:

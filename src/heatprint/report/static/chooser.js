@@ -1,10 +1,11 @@
 // Finding an image: by its id, or from a few that are shown.
 
 import { el } from "./dom.js";
+import { photo } from "./photo.js";
 
 const MOST = 8; // matches that are listed
 
-export const nameOf = (run, row) => (run.isClean(row) ? run.ids[row] : `${run.ids[row]} (${run.title(row)})`);
+export const nameOf = (run, row) => (run.isClean(row) ? run.id(row) : `${run.id(row)} (${run.title(row)})`);
 export const tail = (id) => id.split("/").pop();
 
 // A field that lists images whose id or attack contains all its words.
@@ -16,8 +17,10 @@ export function finder(run, choose) {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = [];
     let more = 0;
+    const titles = run.kinds.map(({ title }) => title.toLowerCase()), classes = run.classes.map((name) => name.toLowerCase());
+    const { kind, label } = run.columns;
     for (let row = 0; words.length && row < run.count; row++) {
-      const text = `${run.key(row)} ${run.title(row)} ${run.label(row)}`.toLowerCase();
+      const text = `${run.lower(row)} ${titles[kind[row]]} ${classes[label[row]] ?? "unknown"}`;
       if (words.every((word) => text.includes(word))) { if (rows.length < MOST) rows.push(row); else more++; }
     }
     list.replaceChildren(...rows.map((row) => el("li", {}, el("button", { type: "button", onclick: () => choose(row) }, nameOf(run, row)))));
@@ -31,18 +34,19 @@ export function finder(run, choose) {
 
 // A picture as a button.
 export function thumbnail(run, row, choose, words = [], current = false) {
-  const image = el("img", { src: run.image(row), alt: "", loading: "lazy", width: 64, height: 64 });
   const name = `${nameOf(run, row)}, ${run.label(row)}${run.isClean(row) ? "" : `, predicted ${run.predicted(row)}`}`;
   return el("button", { type: "button", class: "thumb", title: name, "aria-label": [name, ...words].join(", "),
     "aria-current": current ? "true" : null, onclick: () => choose(row) },
-    image, ...words.map((word) => el("span", {}, word)));
+    photo(run, row, 64), ...words.map((word) => el("span", {}, word)));
 }
 
-// Some images of each kind, each from a class of its own while there are any.
+// Some images of each kind that have a picture, each from a class of its own while there are any.
 export function samples(run, most, kinds = run.kinds.map((_, place) => place)) {
   return kinds.map((kind) => {
     const rows = [];
-    for (let row = 0; row < run.count && rows.length < 40 * most; row++) if (run.columns.kind[row] === kind) rows.push(row);
+    for (let row = 0; row < run.count && rows.length < 40 * most; row++) {
+      if (run.columns.kind[row] === kind && run.pictured(row)) rows.push(row);
+    }
     const seen = new Map();
     const turn = rows.map((row) => {
       const label = run.columns.label[row];

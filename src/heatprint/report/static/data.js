@@ -38,31 +38,67 @@ export function unpack(facts, points, image) {
   for (const { name, type, width, offset } of facts.columns) {
     columns[name] = new ARRAYS[type](points, offset, facts.rows * width);
   }
-  const text = new TextDecoder().decode(new Uint8Array(points, facts.ids.offset, facts.ids.bytes));
-  const ids = facts.rows ? text.split("\0") : [];
-  const key = (row) => `${facts.kinds[columns.kind[row]].name}/${ids[row]}`;
-  let rows = null;
+  const { kind, label, predicted, pair, pictured, source } = columns;
+  const names = unpackNames(facts.ids, points);
+  const clean = facts.kinds.findIndex(({ name }) => name === "clean");
+  const known = new Map(); // keys that were asked for before -> row
   return {
-    ...facts, columns, ids, image, key,
+    ...facts, columns, image,
     count: facts.rows,
+    id: (row) => names.at(source[row]),
+    key: (row) => `${facts.kinds[kind[row]].name}/${names.at(source[row])}`,
+    // the key in small letters, for searches: made of all ids at the first one
+    lower: (row) => `${facts.kinds[kind[row]].name.toLowerCase()}/${names.lower()[source[row]]}`,
     // the row of a key, -1 where there is none
     row(word) {
-      rows ??= new Map(ids.map((_, row) => [key(row), row]));
-      return rows.get(word) ?? -1;
+      if (!known.has(word)) known.set(word, find(word));
+      return known.get(word);
     },
-    title: (row) => facts.kinds[columns.kind[row]].title,
-    label: (row) => facts.classes[columns.label[row]] ?? "unknown",
-    predicted: (row) => facts.classes[columns.predicted[row]] ?? "unknown",
-    isClean: (row) => facts.kinds[columns.kind[row]].name === "clean",
+    title: (row) => facts.kinds[kind[row]].title,
+    label: (row) => facts.classes[label[row]] ?? "unknown",
+    predicted: (row) => facts.classes[predicted[row]] ?? "unknown",
+    isClean: (row) => kind[row] === clean,
+    pictured: (row) => !pictured || pictured[row] > 0,
     // attacked copies of the same source, and the clean original, as rows
     family(row) {
-      const own = columns.pair[row];
-      const clean = facts.kinds[columns.kind[row]].name === "clean" ? row : own;
+      const own = kind[row] === clean ? row : pair[row];
       const copies = [];
       for (let other = 0; other < facts.rows; other++) {
-        if (other !== clean && columns.pair[other] === clean && clean >= 0) copies.push(other);
+        if (other !== own && pair[other] === own && own >= 0) copies.push(other);
       }
-      return { clean, copies };
+      return { clean: own, copies };
+    },
+  };
+
+  function find(word) {
+    for (const [code, { name }] of facts.kinds.entries()) {
+      if (!word.startsWith(`${name}/`)) continue;
+      const wanted = names.find(word.slice(name.length + 1));
+      for (let row = 0; row < facts.rows; row++) if (kind[row] === code && wanted.has(source[row])) return row;
+    }
+    return -1;
+  }
+}
+
+// Ids as they lie in the block: a million strings would cost more than all columns, and few are ever read.
+function unpackNames({ count, begins, offset, bytes }, points) {
+  const starts = new Uint32Array(points, begins, count + 1), text = new Uint8Array(points, offset, bytes);
+  const decoder = new TextDecoder();
+  const at = (place) => decoder.decode(text.subarray(starts[place], starts[place + 1]));
+  let lowered = null;
+  return {
+    at,
+    lower: () => (lowered ??= Array.from({ length: count }, (_, place) => at(place).toLowerCase())),
+    // places of an id: one, but where copies lost their original
+    find(id) {
+      const wanted = new TextEncoder().encode(id), found = new Set();
+      for (let place = 0; place < count; place++) {
+        if (starts[place + 1] - starts[place] !== wanted.length) continue;
+        let same = 0;
+        while (same < wanted.length && text[starts[place] + same] === wanted[same]) same++;
+        if (same === wanted.length) found.add(place);
+      }
+      return found;
     },
   };
 }

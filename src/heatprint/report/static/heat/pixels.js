@@ -1,5 +1,7 @@
 // Pixels of images: { side, data }, data as a canvas gives it, red, green, blue, 255 of each pixel in turn.
 
+import { ask } from "../data.js";
+
 // Read a picture exactly; `source` is an address or a data URI of a square PNG.
 export async function readPixels(source, signal) {
   const image = new Image();
@@ -7,6 +9,7 @@ export async function readPixels(source, signal) {
   try {
     await image.decode();
   } catch {
+    if (!source.startsWith("data:")) await ask(source, { signal }); // which throws what the server says
     throw new Error("The image could not be read. Reload the page; if that does not help, the run folder is damaged.");
   }
   signal?.throwIfAborted();

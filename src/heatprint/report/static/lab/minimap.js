@@ -5,6 +5,7 @@ import { el, variable } from "../dom.js";
 import { short } from "../heat/heat.js";
 
 const WIDE = 300, HIGH = 210, EDGE = 10, COLOURS = 6;
+const MOST = 20000; // points that are drawn; of more, one in so many
 
 export function minimap({ run, state }, signal) {
   const canvas = el("canvas", { class: "minimap", role: "img", "aria-label": "Map of the run" });
@@ -16,16 +17,18 @@ export function minimap({ run, state }, signal) {
   const pca = () => state.get().projection === "pca";
   const scale = Math.min(2, window.devicePixelRatio || 1);
 
-  // every point of the run, drawn once for each theme and projection
+  const every = Math.max(1, Math.ceil(run.count / MOST));
+
+  // the points of the run, drawn once for each theme and projection
   function background() {
     const values = run.columns[pca() ? "pca" : "umap"];
     const box = bounds(values);
     const drawn = el("canvas", { width: WIDE * scale, height: HIGH * scale });
     const pen = drawn.getContext("2d");
     pen.scale(scale, scale);
-    pen.globalAlpha = Math.max(0.08, Math.min(0.5, 400 / Math.max(1, run.count)));
+    pen.globalAlpha = Math.max(0.08, Math.min(0.5, 400 * every / Math.max(1, run.count)));
     const colours = Array.from({ length: COLOURS }, (_, at) => variable(`--class-${at}`));
-    for (let row = 0; row < run.count; row++) {
+    for (let row = 0; row < run.count; row += every) {
       pen.fillStyle = colours[Math.max(0, run.columns.label[row]) % COLOURS];
       const [x, y] = box(values[2 * row], values[2 * row + 1]);
       pen.fillRect(x - 1, y - 1, 2, 2);
@@ -72,7 +75,7 @@ export function minimap({ run, state }, signal) {
       const kinds = count(found.near.map(({ row }) => `${run.label(row)}, ${run.title(row)}`));
       canvas.setAttribute("aria-label", `Map of the run; the image lies among: ${kinds}.`);
       sentence.textContent = `The cross is about where this image lies, estimated from its ${found.near.length} nearest images (ringed); `
-        + "the map is not computed anew.";
+        + `the map is not computed anew.${every > 1 ? ` One in ${every} images of the run is drawn.` : ""}`;
       near.replaceChildren(...found.near.slice(0, 4).map(({ row, distance }) => el("li", {},
         thumbnail(run, row, () => state.set({ row: run.key(row), view: "pair" }), [run.label(row), run.title(row), short(Number(distance.toPrecision(2)))]))));
     },

@@ -51,5 +51,5 @@ export function nameOfSpecimen(run, now) {
   const row = run.row(now.origin || now.base);
   const found = now.origin ? ", as a search left it" : "";
   if (row < 0) return `your image${found}`;
-  return `${run.ids[row]}${run.isClean(row) ? "" : `, attacked by ${run.title(row)}`}${found}`;
+  return `${run.id(row)}${run.isClean(row) ? "" : `, attacked by ${run.title(row)}`}${found}`;
 }

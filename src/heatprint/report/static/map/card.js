@@ -1,16 +1,17 @@
 // The card beside the pointer: what the image under it is.
 
 import { el } from "../dom.js";
+import { photo } from "../photo.js";
 import { gainOf, short, sure } from "./spoken.js";
 
 const AWAY = 16; // CSS pixels between pointer and card
 
 export function createCard(run) {
-  const image = el("img", { alt: "", width: "84", height: "84" });
   const name = el("p", { class: "mv-card-name" });
   const facts = el("dl", {});
+  const texts = el("div", {}, name, facts);
   const element = el("div", { class: "mv-card", "aria-hidden": "true", hidden: true },
-    image, el("div", {}, name, facts));
+    texts);
   let shown = -1;
 
   function fill(row) {
@@ -24,8 +25,8 @@ export function createCard(run) {
       ["Map moved", !run.isClean(row) && Number.isFinite(moved?.[row]) ? short(moved[row]) : ""],
       ["Detector score", Number.isFinite(score?.[row]) ? short(score[row]) : ""],
     ];
-    image.src = run.image(row);
-    name.textContent = run.ids[row];
+    element.replaceChildren(photo(run, row, 84), texts);
+    name.textContent = run.id(row);
     facts.replaceChildren(...lines.filter(([, value]) => value !== "").flatMap(([words, value, mark]) =>
       [el("dt", {}, words), el("dd", mark ? { class: mark } : {}, value)]));
   }

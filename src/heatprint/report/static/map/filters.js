@@ -38,9 +38,8 @@ export const spellHidden = (codes, { name }) =>
 // What the heat maps of half of the successful copies exceed; NaN where nothing succeeded.
 export function usualMove(run) {
   const { moved, success } = run.columns;
-  const found = [];
-  if (moved) moved.forEach((far, row) => { if (success[row] && !run.isClean(row) && Number.isFinite(far)) found.push(far); });
-  found.sort((one, other) => one - other);
+  if (!moved) return NaN;
+  const found = moved.filter((far, row) => success[row] && !run.isClean(row) && Number.isFinite(far)).sort(); // by number
   const half = found.length >> 1;
   return found.length % 2 ? found[half] : (found[half - 1] + found[half]) / 2;
 }
@@ -66,8 +65,9 @@ export function passing(run, { kinds, filter, least }) {
   if (preset === "flipped") tests.push((row) => success[row]);
   if (preset === "moved" && moved) tests.push((row) => moved[row] > far && predicted[row] === predicted[pair[row]]);
   if (Number.isFinite(most)) tests.push((row) => gain[row] >= 0 && gain[row] <= most);
-  const named = (row) => !lower || run.key(row).toLowerCase().includes(lower);
+  const named = (row) => !lower || run.lower(row).includes(lower);
   const passes = new Uint8Array(run.count);
+  if (!tests.length && !lower && kindOn.every(Boolean)) return passes.fill(1);
   for (let row = 0; row < run.count; row++) {
     if (run.isClean(row)) {
       if (!tests.length && kindOn[kind[row]] && named(row)) passes[row] = 1;

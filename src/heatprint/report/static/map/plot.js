@@ -13,6 +13,8 @@ const NEAR = 14; // CSS pixels within which a point is meant
 const REST = 140; // milliseconds without movement until all is drawn again
 const SETTLED = 300; // milliseconds without movement until what is in sight is told
 const LATE = 42; // milliseconds after which a frame is late
+const TOO_LATE = 250; // and after which one such frame is enough
+const MANY = 200000; // points whose first picture the processor paints, which is there sooner; shapes and shades follow
 const BUSY_LINES = 4000; // pair lines beyond which they are left out during movement
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
@@ -46,6 +48,7 @@ export function createPlot(labels, told) {
   let grid = null;
   let cloud = null; // density, made when asked for
   let [frame, resting, settling, framed] = [0, 0, 0, false];
+  let early = true; // until the first picture has been seen
   const layer = createPoints(canvas, () => redraw()) ?? createPoints2d(canvas);
 
   const placed = () => {
@@ -73,11 +76,12 @@ export function createPlot(labels, told) {
   function moved() {
     now.moving = true;
     clearTimeout(resting);
-    resting = setTimeout(() => {
-      now.moving = false;
-      redraw();
-    }, REST);
+    resting = setTimeout(rest, REST);
     settle();
+    redraw();
+  }
+  function rest() {
+    [now.moving, early, resting] = [false, false, 0];
     redraw();
   }
   function settle() {
@@ -100,7 +104,9 @@ export function createPlot(labels, told) {
 
   function drawPoints(ratio) {
     const less = now.moving && now.lines > BUSY_LINES;
-    const hasty = now.moving && slow.noticed;
+    const first = early && now.shown > MANY;
+    const hasty = first || (now.moving && slow.noticed);
+    if (first) resting ||= setTimeout(rest, REST);
     if (!cloud && now.density && !now.moving) {
       cloud = densityOf(placed(), now.visible, boxOf(placed(), now.visible), now.colours.density);
       layer.setCloud(cloud);
@@ -115,7 +121,8 @@ export function createPlot(labels, told) {
   // the next frame comes late where the card cannot keep up
   function watch(began) {
     requestAnimationFrame(() => {
-      slow.late = performance.now() - began > LATE ? slow.late + 1 : 0;
+      const took = performance.now() - began;
+      slow.late = took > TOO_LATE ? 3 : took > LATE ? slow.late + 1 : 0;
       if (slow.late >= 3) slow.noticed = true;
     });
   }

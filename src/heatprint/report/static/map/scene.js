@@ -10,11 +10,13 @@ const USUAL = 4;
 export function placesOf(run, projection) {
   const own = run.columns[projection];
   const partner = own.slice();
-  run.columns.pair.forEach((original, row) => {
-    if (original < 0 || run.isClean(row)) return;
+  const { pair } = run.columns;
+  for (let row = 0; row < pair.length; row++) {
+    const original = pair[row];
+    if (original < 0 || run.isClean(row)) continue;
     partner[2 * row] = own[2 * original];
     partner[2 * row + 1] = own[2 * original + 1];
-  });
+  }
   return { own, partner };
 }
 

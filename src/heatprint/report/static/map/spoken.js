@@ -15,13 +15,13 @@ export const gainOf = (run, row) => (run.columns.gain?.[row] >= 0 ? String(run.c
 export function described(run, row) {
   const confidence = sure(run, row);
   const gain = gainOf(run, row);
-  return `${run.ids[row]}, ${run.isClean(row) ? "original" : `attacked by ${run.title(row)}`}; `
+  return `${run.id(row)}, ${run.isClean(row) ? "original" : `attacked by ${run.title(row)}`}; `
     + `true class ${run.label(row)}, predicted ${run.predicted(row)}${confidence && ` at ${confidence}`}`
     + `${gain && `, minimal gain ${gain}`}.`;
 }
 
 const COLUMNS = [
-  ["id", (run, row) => run.ids[row]],
+  ["id", (run, row) => run.id(row)],
   ["attack", (run, row) => run.kinds[run.columns.kind[row]].name],
   ["true_class", (run, row) => run.label(row)],
   ["prediction", (run, row) => run.predicted(row)],

@@ -1,6 +1,7 @@
 // The selection as a table: what the map shows, for reading, for keys and for screen readers; and as a file.
 
 import { el } from "../dom.js";
+import { photo } from "../photo.js";
 import { counted, csvOf, gainOf, sure } from "./spoken.js";
 
 const PAGE = 100;
@@ -36,9 +37,9 @@ export function createTable(run, told) {
   function line(row) {
     const right = run.predicted(row) === run.label(row);
     return el("tr", { "data-row": String(row), "aria-current": row === chosen && "true", onclick: () => told.choose(row) },
-      el("td", {}, el("img", { src: run.image(row), alt: "", loading: "lazy", width: "34", height: "34" })),
+      el("td", {}, photo(run, row, 34)),
       el("th", { scope: "row" }, el("button", { type: "button", class: "mv-link", title: "Open the pair",
-        onclick: (event) => { event.stopPropagation(); told.open(row); } }, run.ids[row])),
+        onclick: (event) => { event.stopPropagation(); told.open(row); } }, run.id(row))),
       el("td", {}, run.label(row)),
       el("td", { class: right ? "right" : "wrong" }, run.predicted(row)),
       el("td", {}, run.isClean(row) ? "–" : run.title(row)),

@@ -16,7 +16,7 @@ export function sideCard(run, side) {
   const told = el("div", { class: "told" });
   const label = run.columns.label[side.row];
   const about = run.isClean(side.row) ? "clean" : run.title(side.row);
-  image.pixels(side.pixels, `${run.ids[side.row]}, ${about}, true class ${run.label(side.row)}.`);
+  image.pixels(side.pixels, `${run.id(side.row)}, ${about}, true class ${run.label(side.row)}.`);
   const card = {
     image, heat,
     node: el("section", { class: "panel-box side", "aria-label": side.name },

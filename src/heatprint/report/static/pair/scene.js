@@ -8,6 +8,7 @@ import { about, aborted, live, methodOf, targetOf } from "../live.js";
 import { neighbourList } from "./neighbours.js";
 import { differenceCard, sideCard } from "./cards.js";
 import { panel } from "../panel.js";
+import { NO_PICTURE } from "../photo.js";
 import { readPixels } from "../heat/pixels.js";
 import { verdictTable } from "./verdict.js";
 
@@ -18,8 +19,9 @@ const NO_LIVE = "The curve over the gain, the verdicts and the neighbours need t
 export async function makeScene({ run, state }, row, signal) {
   const { clean, copies } = run.family(row);
   const attacked = run.isClean(row) ? copies[0] ?? -1 : row;
-  const sides = [["Clean", clean], ["Attacked", attacked]].filter(([, place]) => place >= 0)
+  const sides = [["Clean", clean], ["Attacked", attacked]].filter(([, place]) => place >= 0 && run.pictured(place))
     .map(([name, place]) => ({ name, row: place, heat: run.live ? null : run.heat?.(place) ?? null }));
+  if (!sides.length) throw new Error(NO_PICTURE);
   await Promise.all(sides.map(async (side) => { side.pixels = await readPixels(run.image(side.row), signal); }));
   const cards = sides.map((side) => sideCard(run, side));
   const apart = sides.length === 2 ? differenceCard(run, ...sides) : null;
@@ -27,7 +29,7 @@ export async function makeScene({ run, state }, row, signal) {
   const bar = el("div", { class: "scale-row" });
   const boxes = { curve: panel("Probability over FGSM gain"), verdict: panel("What the detector says"), near: panel("Neighbours in signature space") };
   const node = el("div", {},
-    el("div", { class: "cards-three" }, ...cards.map((card) => card.node), apart?.node ?? alone(run, row)),
+    el("div", { class: "cards-three" }, ...cards.map((card) => card.node), apart?.node ?? alone(run, row, clean)),
     bar, run.live ? el("div", { class: "boxes-three" }, boxes.curve.node, boxes.verdict.node, boxes.near.node)
       : el("p", { class: "hint" }, NO_LIVE));
 
@@ -100,8 +102,9 @@ async function near(row, signal) {
   return ask(`api/near/${row}`, { signal }).then((answer) => answer.json());
 }
 
-function alone(run, row) {
+function alone(run, row, clean) {
   return el("section", { class: "panel-box side" }, el("h3", {}, "Difference"),
-    el("p", { class: "empty" }, run.isClean(row) ? "No attack of this run succeeded on this image, so there is nothing to compare it with."
+    el("p", { class: "empty" }, run.isClean(row) && run.pictured(row) ? "No attack of this run succeeded on this image, so there is nothing to compare it with."
+      : clean >= 0 ? "The run holds no picture of the clean original: it keeps those of its atlas."
       : "The clean original of this image is not part of the run."));
 }

@@ -87,10 +87,13 @@ function pairHead(run, state, step) {
   const order = new Map(); // kind to its rows
   const alike = (row) => {
     const kind = run.columns.kind[row];
-    if (!order.has(kind)) order.set(kind, [...run.columns.kind.keys()].filter((other) => run.columns.kind[other] === kind));
-    return order.get(kind);
+    if (order.has(kind)) return order.get(kind);
+    const rows = [];
+    run.columns.kind.forEach((other, at) => { if (other === kind) rows.push(at); });
+    order.set(kind, rows);
+    return rows;
   };
-  const words = (row) => `${run.ids[row]}, ${run.isClean(row) ? "clean" : run.title(row)}, true class ${run.label(row)}, predicted ${run.predicted(row)}`;
+  const words = (row) => `${run.id(row)}, ${run.isClean(row) ? "clean" : run.title(row)}, true class ${run.label(row)}, predicted ${run.predicted(row)}`;
   return {
     node, words,
     beside: (row, by) => alike(row)[alike(row).indexOf(row) + by] ?? -1,
@@ -98,8 +101,8 @@ function pairHead(run, state, step) {
       node.hidden = row < 0;
       if (row < 0) return;
       const rows = alike(row), at = rows.indexOf(row);
-      title.textContent = run.ids[row];
-      place.textContent = `${at + 1} of ${rows.length}, ${run.isClean(row) ? "clean" : run.title(row)}`;
+      title.textContent = run.id(row);
+      place.textContent = `${at + 1} of ${rows.length.toLocaleString("en")}, ${run.isClean(row) ? "clean" : run.title(row)}`;
       previous.disabled = at === 0;
       next.disabled = at === rows.length - 1;
       choices(copies, run, state, row);
