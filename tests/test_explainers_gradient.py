@@ -123,7 +123,8 @@ def test_images_of_one_colour_have_finite_maps(name, level):
     seen = quick(name, classifier, x)
     assert seen.relevance.isfinite().all()
     nothing = {"input_t_gradient": 0.5, "integrated_gradients": 0.0, "occlusion": 0.5}
-    assert bool(seen.relevance.any()) == (nothing.get(name) != level) or name == "grad_cam"
+    something = bool((seen.relevance.abs() > 1e-15).any())  # equal sums in another order may differ by a rounding
+    assert something == (nothing.get(name) != level) or name == "grad_cam"
 
 
 @pytest.mark.parametrize("name", NAMES)

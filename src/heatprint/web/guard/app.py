@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
@@ -200,6 +201,8 @@ async def read_files(request: Request, settings: Settings, arrived: Callable[[in
     except MultiPartException as error:
         status = 413 if "Too many files" in error.message else 400
         raise HTTPException(status, f"{error.message} At most {settings.most_images} images, and no fields.") from error
+    except FormParserError as error:  # which older starlette lets through
+        raise HTTPException(400, f"The form is broken: {error}.") from error
     except UnicodeError as error:
         raise HTTPException(400, "The names in the form are not written in the charset it states.") from error
     async with form_closed(form):
