@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import StoreError
 from heatprint.core.protocols import Signer
+from heatprint.core.reading import read_json
 from heatprint.core.values import Batch
 from heatprint.runs.parts import Step, Stored
 from heatprint.signatures import SIGNERS, sign
@@ -73,7 +73,7 @@ class StoredMap:
             return None
         rows = step.rows(dict.fromkeys(COLUMNS, pa.float64()), needed=COLUMNS)
         try:
-            signature = dict(json.loads((run / RECIPE).read_bytes())["map"]["signature"])
+            signature = dict(read_json(run / RECIPE)["map"]["signature"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"laboratory: {run / RECIPE} does not tell how the map's signatures were made ({error}). Run the "

@@ -29,6 +29,7 @@ from heatprint.study.candidates import CONTROL, RESERVED
 from heatprint.study.lines import line_of
 
 RECIPES = "heatprint.study.recipes"
+MISTAKES = 20  # that are told of one file
 OTHER_MODELS = (*RESERVED, CONTROL)
 """Models of a study that are no defence of the recipe; and there are those called ``ATTACK_immune``."""
 
@@ -51,8 +52,8 @@ class DataTable(_Table):
 
     source: str = "menagerie"
     size: int = Field(112, ge=32, le=512)
-    train: int | None = Field(None, ge=8)
-    test: int | None = Field(None, ge=8)
+    train: int | None = Field(None, ge=8, le=10**9)
+    test: int | None = Field(None, ge=8, le=10**9)
 
 
 class MethodTable(_Table):
@@ -67,8 +68,8 @@ class AttackTable(MethodTable):
 
     name: str
     title: str = ""
-    test: int | None = Field(None, ge=1)
-    train: int = Field(0, ge=0)
+    test: int | None = Field(None, ge=1, le=10**9)
+    train: int = Field(0, ge=0, le=10**9)
     retrain: bool = False
     every_target: bool = False
     margin: float = Field(0.0, ge=0)
@@ -237,7 +238,7 @@ class Recipe(_Table):
         if len(set(names)) != len(names):
             raise ValueError(f"attack names must differ, got {', '.join(names)}")
         if not all(map(_names_folder, names)):
-            raise ValueError(f"attack names become folder names: letters, digits, - and _ only; got {', '.join(names)}")
+            raise ValueError(f"attack names become folder names: at most 100 letters, digits, - and _; got {', '.join(names)}")
         return self
 
     @model_validator(mode="after")
@@ -251,7 +252,7 @@ class Recipe(_Table):
             elif table.name in [other.name for other in self.defences[:number]]:
                 told = f"another defence is called {table.name!r}; names must differ"
             elif not _names_folder(table.name):
-                told = f"the name {table.name!r} becomes a folder's: letters, digits, - and _ only"
+                told = f"the name {table.name!r} becomes a folder's: at most 100 letters, digits, - and _"
             elif unknown:
                 told = (
                     f"{table.name} learns from {', '.join(unknown)}, which is no attack with train = how many training "
@@ -264,7 +265,7 @@ class Recipe(_Table):
 
 
 def _names_folder(name: str) -> bool:
-    return name.replace("-", "").replace("_", "").isalnum()
+    return len(name) <= 100 and name.replace("-", "").replace("_", "").isalnum()
 
 
 def _mistake(told: str, place: tuple[str | int, ...]) -> ValidationError:
@@ -306,7 +307,8 @@ def load_recipe(
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        told = [_told(dict(e), text, origin) for e in error.errors()]
+        told = [_told(dict(e), text, origin) for e in error.errors()[:MISTAKES]]
+        told += [f"  and {error.error_count() - MISTAKES} more"] * (error.error_count() > MISTAKES)
         raise InvalidInput("The recipe has mistakes:\n" + "\n".join(told)) from error
     except HeatprintError as error:  # raised by a method while its settings were checked
         raise InvalidInput(f"{origin}: {error}") from error
