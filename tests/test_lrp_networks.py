@@ -435,7 +435,9 @@ def test_a_compiled_network_is_watched_as_it_was_written():
         assert torch.equal(propagate(made.eval(), x, target, PRESET_A_FLAT).relevance, want)
 
 
-@pytest.mark.skipif(Version(torch.__version__) < Version("2.9"), reason="torch 2.6 to 2.8 fails to compile it: KeyError")
+@pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.9"), reason="torch 2.6 to 2.8 fails to compile it: KeyError"
+)
 def test_lrp_inside_a_compiled_function_is_the_same():
     network, x = relu_network(3), images(5)
     target = network(x).argmax(1)
