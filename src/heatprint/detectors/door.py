@@ -6,7 +6,8 @@ safetensors and JSON and nothing in its file can run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -96,7 +97,8 @@ class Detector:
         self._check(classifier, pixels)
         parts = []
         for part in torch.split(pixels, STREAM) if len(pixels) else ():
-            scores = self._scored(classifier, part)
+            with fitting_together(self.name):
+                scores = np.asarray(self.method.score(classifier, self.learned, part), dtype=np.float64)
             if scores.shape != (len(part),) or not np.isfinite(scores).all():
                 raise BrokenContract(
                     f"detector {self.name!r} returned scores of shape {list(scores.shape)} for {len(part)} images, "
@@ -105,17 +107,6 @@ class Detector:
             parts.append(scores)
             progress(sum(map(len, parts)), len(pixels))
         return np.concatenate(parts) if parts else np.empty(0)
-
-    def _scored(self, classifier: Classifier, pixels: Tensor) -> np.ndarray:
-        try:
-            return np.asarray(self.method.score(classifier, self.learned, pixels), dtype=np.float64)
-        except HeatprintError:
-            raise
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise StoreError(
-                f"detector {self.name!r}: what it learned does not fit together ({type(error).__name__}: {error}). Fit "
-                "it again."
-            ) from error
 
     def calibrate(
         self, scores: np.ndarray, *, fpr: float = 0.05, kinds: Sequence[str] | None = None, most: float = 0.1
@@ -170,6 +161,23 @@ class Detector:
                 "what it learned is about the very weights that are attacked."
             )
         check_pixels(classifier, pixels)
+
+
+@contextmanager
+def fitting_together(name: str) -> Iterator[None]:
+    """What a method raises, inside, when it is handed what another has learned, as what it means.
+
+    Raises:
+        StoreError: Something is missing in what was learned, or has another shape.
+    """
+    try:
+        yield
+    except HeatprintError:
+        raise
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise StoreError(
+            f"detector {name!r}: what it learned does not fit together ({type(error).__name__}: {error}). Fit it again."
+        ) from error
 
 
 def guarded(scores: np.ndarray, fpr: float, kinds: Sequence[str] | None = None, most: float = 0.1) -> float:
