@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from jinja2 import UndefinedError
 from safetensors import SafetensorError
 
-from heatprint.core.errors import StoreError
-from heatprint.core.reading import read_json
+from heatprint.core.errors import HeatprintError, StoreError
+from heatprint.core.reading import read_json, spelled
 from heatprint.core.store import Part, Store
 from heatprint.report.points import Points, read_points
 
@@ -125,6 +127,22 @@ def read_run(folder: Path, *, points: bool = True) -> Run:
     return Run(
         settings=settings, metrics=metrics, tiles=tiles, map=drawn, artefact=planted, atlas=atlas,
     )  # fmt: skip
+
+
+@contextmanager
+def fitting_together(folder: Path) -> Iterator[None]:
+    """What is raised, inside, where numbers of a run are missing or of another kind, as what it means.
+
+    Raises:
+        StoreError: The run is damaged, or of another version; the place is said.
+    """
+    try:
+        yield
+    except HeatprintError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ArithmeticError, UndefinedError) as error:
+        told = f"{type(error).__name__}: {spelled(str(error))[:200]}"
+        raise _broken(folder, f"what it holds does not fit together ({told})") from error
 
 
 def _broken(folder: Path, what: str) -> StoreError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,31 @@ from heatprint.report.cards import cards as attack_cards
 from heatprint.report.defence import Section
 from heatprint.report.pages import templates
 from heatprint.report.pictures import bar_uri
-from heatprint.report.read import read_run
+from heatprint.report.read import fitting_together, read_run
 from heatprint.report.summary import attacked, key_figures, withstood
 from heatprint.report.tables import arm_table, error_tables, mixture_table
 
 FORENSICS, DEFENCE, CARDS = "forensics.json", "defence.json", "cards"
 
 
+def _fitting(view: Callable[[Path], str]) -> Callable[[Path], str]:
+    """The same view, which says of a damaged run that it is one."""
+
+    @wraps(view)
+    def told(folder: Path) -> str:
+        with fitting_together(folder):
+            return view(folder)
+
+    return told
+
+
+@_fitting
 def clusters(folder: Path) -> str:
     """The strategies of the network, from a finished run folder, as HTML without a head."""
     return _rendered("view_clusters.html.j2", atlas=atlas(read_run(folder, points=False)), bar=bar_uri())
 
 
+@_fitting
 def results(folder: Path) -> str:
     """Table 1, its columns, each attack, and report cards."""
     run = read_run(folder, points=False)
@@ -37,12 +51,14 @@ def results(folder: Path) -> str:
     )  # fmt: skip
 
 
+@_fitting
 def detection(folder: Path) -> str:
     """What detectors found, where ``heatprint detect --benchmark`` has run."""
     told = _told(folder / FORENSICS)
     return _rendered("view_detection.html.j2", folder=folder, sections=sections(forensics.lines(told)) if told else [])
 
 
+@_fitting
 def defences(folder: Path) -> str:
     """What was advised and bought, where ``heatprint defend --auto`` has run."""
     told = _told(folder / DEFENCE)
