@@ -200,16 +200,14 @@ def resume(count: int, folder: Path) -> None:
 
 
 def _begun(recipe: Path, out: Path, count: int, parts: int) -> None:
-    loaded = load_recipe(recipe)
-    small = loaded.model_copy(update={"data": loaded.data.model_copy(update={"test": 32})})
-    data = shelf.load_dataset("menagerie", size=32, train=small.data.train, test=32)
-    test = noise(count, 32)
-    test = replace(test, labels=torch.arange(count) % 2)
-    data = Dataset(name=data.name, classes=data.classes, train=data.train, test=test)
-    store = Store(out)
-    with store.writing():
-        key = shelf.key_of("menagerie", size=32, train=loaded.data.train, test=count, seed=loaded.seed)
-        shelf.keep(out, key, data)
+    loaded, store = load_recipe(recipe), Store(out)
+    given = {"size": 32, "train": loaded.data.train, "test": count, "seed": loaded.seed}
+    if not (out / "images/_done/images.json").exists():
+        data = shelf.load_dataset("menagerie", size=32, train=given["train"], test=32)
+        test = replace(noise(count, 32), labels=torch.arange(count) % 2)
+        with store.writing():
+            made_up = Dataset(name=data.name, classes=data.classes, train=data.train, test=test)
+            shelf.keep(out, shelf.key_of("menagerie", **given), made_up)
     try:
         study(loaded, out, engine=Invented(parts - 1))
     except KeyboardInterrupt:

@@ -94,15 +94,28 @@ def killed_one_by_one(name: str, out: Path, done: threading.Event, count: int) -
 
 
 def worker_of(name: str) -> int | None:
-    """A process with this in its command line."""
-    for folder in Path("/proc").glob("[0-9]*"):
+    """A process below this one with this in its command line; Ray's are told by the session that was begun here."""
+    for pid in below(os.getpid()):
         try:
-            told = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            told = (Path("/proc") / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if name in told and int(folder.name) != os.getpid():
-            return int(folder.name)
+        if name in told:
+            return pid
     return None
+
+
+def below(pid: int) -> list[int]:
+    """Processes that a process began, and theirs."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+        if parent == pid:
+            found += [int(folder.name), *below(int(folder.name))]
+    return found
 
 
 @pytest.mark.parametrize(("engine", "name"), [("local", "loky.backend.popen_loky"), ("ray", "ray::_compute")])

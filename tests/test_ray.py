@@ -137,6 +137,13 @@ def test_work_that_kills_every_worker_is_given_up_with_a_word(cluster, small):
         computed(cluster.address, small, [Task(function=deadly)])
 
 
+def test_a_worker_that_fits_on_no_machine_is_refused(cluster, small):
+    """Ray would wait for such a machine for ever."""
+    for limits in (Limits(threads=64), Limits(gpus=1.0)):
+        with closing(engines.make(cluster.address)) as engine, pytest.raises(EngineError, match="no machine of the"):
+            list(engine.compute(small, [(0, lambda: Task(function=where))], limits, lambda _: silent))
+
+
 def test_a_cluster_that_is_not_there_is_named(small):
     if ray.is_initialized():
         ray.shutdown()

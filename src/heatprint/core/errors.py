@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class HeatprintError(Exception):
@@ -36,6 +37,10 @@ class UnknownName(InvalidInput):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         super().__init__(f"{kind} {name!r} is not known. {hint}Known: {', '.join(known) or 'none'}.")
+        self._made_of = kind, name, known
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of  # an error of a worker travels to who asked
 
 
 class MissingExtra(HeatprintError, ImportError):
@@ -46,6 +51,10 @@ class MissingExtra(HeatprintError, ImportError):
             f"{purpose} needs the package {package!r}, which is not installed. "
             f"Write: python -m pip install 'heatprint[{extra}]'"
         )
+        self._made_of = package, extra, purpose
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of
 
 
 class UnreadableData(HeatprintError):

@@ -12,6 +12,11 @@ import torch
 from heatprint.core.errors import InvalidInput
 
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+FULL = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+"""What PyTorch says where it has no error of its own for a memory that is used up."""
+LOST = ("unspecified launch failure", "unknown error", "uncorrectable ECC error", "hardware stack error",
+        "no CUDA-capable device", "device(s) is/are busy", "an illegal memory access")  # fmt: skip
+"""And for a GPU that does not answer any more; a mistake of the program is none of these."""
 _AT_MOST: ContextVar[int | None] = ContextVar("images at a time", default=None)
 
 
@@ -46,12 +51,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine or of the GPU is used up."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)
 
 
 def is_lost_gpu(error: BaseException) -> bool:
     """Whether an error says that the GPU is gone, or broken until the process ends."""
-    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and "CUDA error" in str(error)
+    return isinstance(error, RuntimeError) and any(f"CUDA error: {words}" in str(error) for words in LOST)
 
 
 def in_bytes(size: str) -> int:

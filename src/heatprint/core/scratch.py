@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +35,23 @@ def room(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
     Args:
         shape: Of the array.
         dtype: Of its values, which are not set.
+
+    Raises:
+        OSError: There is no room for it on the disk.
     """
     size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if size < LARGE:
         return np.empty(shape, dtype)
     with tempfile.TemporaryFile(dir=_FOLDER.get()) as file:
-        file.truncate(size)
+        _reserve(file.fileno(), size)
         return np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the space now: where the disk is full that is an error, and later, in a mapped page, the process's end."""
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.truncate(descriptor, size)  # a file system that cannot reserve

@@ -14,6 +14,7 @@ from PIL import Image
 
 from heatprint.core.errors import InvalidInput, MissingExtra, UnreadableData
 from heatprint.core.protocols import Progress, silent
+from heatprint.core.scratch import room
 from heatprint.core.streams import stream
 from heatprint.core.values import Batch
 from heatprint.data import menagerie
@@ -87,7 +88,7 @@ def load_dataset(
 
 
 def state_of(source: str) -> tuple[object, ...]:
-    """What tells whether a source has changed: of a folder names, sizes and times of its files.
+    """What tells whether a source has changed: of a folder names, sizes, times and permissions of its files.
 
     Raises:
         UnreadableData: The source does not exist.
@@ -95,19 +96,25 @@ def state_of(source: str) -> tuple[object, ...]:
     if source == "menagerie":
         return (source,)
     root, name = _fetch(source)
-    files = []
-    for folder, _, names in os.walk(root):
+    # folders of training, test and classes may be links; those below are not followed
+    tops = [root, *(folder for depth in ("*", "*/*", "*/*/*") for folder in root.glob(depth) if _is_link(folder))]
+    files = set()
+    for folder, _, names in (found for top in tops for found in os.walk(top)):
         for file in names:
             path = os.path.join(folder, file)  # noqa: PTH118 - a million of them
-            with suppress(OSError):  # gone since it was listed, or not for us to see
-                seen = os.lstat(path)
-                files.append((os.fsencode(os.path.relpath(path, root)), seen.st_size, seen.st_mtime_ns))
+            with suppress(OSError):  # gone since it was listed, or a link that leads nowhere
+                seen = os.stat(path)  # noqa: PTH116 - of what a link leads to
+                files.add((os.fsencode(os.path.relpath(path, root)), seen.st_size, seen.st_mtime_ns, seen.st_mode))
     return name, sorted(files)
+
+
+def _is_link(path: Path) -> bool:
+    return path.is_symlink() and os.path.isdir(path)  # noqa: PTH112 - Path's raises where links lead in circles
 
 
 def draw_batch(count: int, part: str, *, size: int, seed: int, progress: Progress = silent) -> Batch:
     """`count` animals, alternately of each species; image i of a part is the same whatever the count."""
-    ids, pixels = [], np.empty((count, 3, size, size), dtype=np.uint8)
+    ids, pixels = [], room((count, 3, size, size), np.uint8)
     for i in range(count):
         name, scene = _drawn(part, i, size, seed)
         ids.append(name)

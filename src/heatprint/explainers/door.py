@@ -8,6 +8,7 @@ from torch import Tensor
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import BrokenContract, InvalidInput
 from heatprint.core.lattice import to_images
+from heatprint.core.limits import images_at_a_time
 from heatprint.core.protocols import Explainer, Progress, silent
 from heatprint.core.values import Batch, Explained
 from heatprint.explainers.conservation import warn_of_leaks
@@ -46,7 +47,8 @@ def explain(
     """
     _check(classifier, batch, target)
     parts = []
-    for rows in torch.split(torch.arange(len(batch)), getattr(method, "at_once", max(1, batch_size(classifier) // 4))):
+    usual = getattr(method, "at_once", max(1, batch_size(classifier) // 4))
+    for rows in torch.split(torch.arange(len(batch)), images_at_a_time(usual)):
         parts.append(_explain_rows(classifier, batch, method, target, rows))
         progress(int(rows[-1]) + 1, len(batch))
     explained = _joined(batch, parts)

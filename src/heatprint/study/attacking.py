@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heatprint.attacks import attack, attack_every_target
 from heatprint.attacks.ledger import UNLIMITED, Budget, Spent, Tally
 from heatprint.core.classifier import Classifier
+from heatprint.core.errors import InvalidInput
 from heatprint.core.goals import FLIP, Criterion
 from heatprint.core.protocols import Attack, Progress, silent
 from heatprint.core.store import Part
@@ -57,7 +58,12 @@ def attacked(
         batch: The images.
         how: The attack.
         progress: Told of the images, with a `Tally` as note.
+
+    Raises:
+        InvalidInput: There are no images.
     """
+    if not len(batch):
+        raise InvalidInput("attack: there are no images.")
     pieces, cuts = [], rows_of(len(batch), how.part or max(len(batch), 1))
     for rows in cuts:
         pieces.append(

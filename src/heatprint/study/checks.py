@@ -19,8 +19,11 @@ from heatprint.signatures import sign
 from heatprint.study.recipe import Recipe
 
 
-def rehearse(classifier: Classifier, recipe: Recipe) -> None:
+def rehearse(classifier: Classifier, recipe: Recipe) -> int:
     """Meet on one grey image what would otherwise end the study after an hour: sizes, rules, layers.
+
+    Returns:
+        How many numbers a signature has.
 
     Raises:
         InvalidInput: The network cannot take images of a training stage's size, or there is no such layer.
@@ -41,11 +44,11 @@ def rehearse(classifier: Classifier, recipe: Recipe) -> None:
     pixels = torch.full((1, 3, recipe.data.size, recipe.data.size), 128, dtype=torch.uint8)
     grey = Batch(ids=("grey",), pixels=pixels, labels=torch.zeros(1, dtype=torch.long))
     explain(classifier, grey, recipe.explainer.make())
-    sign(classifier, grey, recipe.map.signer())
+    return len(sign(classifier, grey, recipe.map.signer()).vectors[0])
 
 
 def same_study(store: Store, recipe: Recipe) -> None:
-    """Refuse a folder that holds another study; where the images lie, on what device, and the atlas may differ.
+    """Refuse a folder that holds another study; where its images lie, device, resources and atlas may differ.
 
     The atlas is the last that is computed, and nothing else depends on it: its table may be mended without a new study.
 
@@ -78,4 +81,5 @@ def _with_defaults(written: Any) -> Any:
 
 
 def _before_atlas(recipe: Any) -> Any:
-    return {name: value for name, value in recipe.items() if name != "atlas"} if isinstance(recipe, dict) else recipe
+    free = ("atlas", "resources")
+    return {name: value for name, value in recipe.items() if name not in free} if isinstance(recipe, dict) else recipe

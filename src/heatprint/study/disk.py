@@ -11,14 +11,20 @@ from heatprint.data.sources import Dataset
 from heatprint.study.recipe import Recipe
 
 ROW = 600  # bytes of an attacked image's ids, numbers and logits
-SIGNATURE = 4 * 1024  # and of a signature
 OPTIMISER = 3  # times the weights, in the checkpoint of the model being trained
 SPARE = 64 << 20  # left for what else happens on the disk
 GIB = 2**30
 
 
-def disk_need(recipe: Recipe, data: Dataset, fresh: Classifier) -> int:
-    """Bytes a whole study takes, from above: attacked images as PNG files that do not compress, every arm's weights."""
+def disk_need(recipe: Recipe, data: Dataset, fresh: Classifier, signature: int) -> int:
+    """Bytes a whole study takes, from above: attacked images as PNG files that do not compress, every arm's weights.
+
+    Args:
+        recipe: The study.
+        data: Its images.
+        fresh: Its classifier.
+        signature: Numbers of a signature.
+    """
     size = data.test.pixels.shape[2] * data.test.pixels.shape[3]
     image, train, test = 3 * size, len(data.train), len(data.test)
 
@@ -28,6 +34,9 @@ def disk_need(recipe: Recipe, data: Dataset, fresh: Classifier) -> int:
     arms = 1 + recipe.retraining.control + sum(a.retrain for a in recipe.attacks) + len(recipe.defences)
     on_test = sum(rows(test, a.test) for a in recipe.attacks) + 2 * rows(test, recipe.strong.test)
     attacked = arms * on_test + sum(rows(train, a.train) for a in recipe.attacks if a.train)
+    decoded = 2 * sum(rows(test, a.test) for a in recipe.attacks) + rows(test, recipe.strong.test)  # while it runs
+    decoded += sum(rows(train, a.train) for a in recipe.attacks if a.train)
+    planted = 2 if recipe.artefact else 0
     placed = min(test, recipe.map.images or test) * (1 + len(recipe.attacks))
     mapped = min(test, recipe.atlas.images or test)
     heat = 4 * recipe.atlas.side**2
@@ -35,9 +44,10 @@ def disk_need(recipe: Recipe, data: Dataset, fresh: Classifier) -> int:
     return (
         (train + test) * (image + 64)
         + attacked * (image + ROW)
-        + 2 * placed * SIGNATURE
+        + decoded * image
+        + 2 * placed * 4 * signature
         + mapped * (image + heat * (3 + len(recipe.attacks)))
-        + (arms + OPTIMISER) * weights
+        + (arms + planted + OPTIMISER) * weights
         + SPARE
     )
 
@@ -45,14 +55,17 @@ def disk_need(recipe: Recipe, data: Dataset, fresh: Classifier) -> int:
 def check_disk(root: Path, need: int) -> None:
     """Refuse to begin what cannot end.
 
+    Args:
+        root: The folder.
+        need: Bytes that it, with everything below it, will hold in the end.
+
     Raises:
-        StoreError: The disk has less room than the study needs beyond what its folder holds already.
+        StoreError: The disk has less room than that, beyond what the folder holds already.
     """
-    held = sum(path.lstat().st_size for path in root.rglob("*"))
-    free = shutil.disk_usage(root).free
-    if need - held > free:
+    more = need - sum(path.lstat().st_size for path in root.rglob("*"))
+    free = shutil.disk_usage(next(one for one in (root, *root.parents) if one.exists())).free
+    if more > free:
         raise StoreError(
-            f"study: {root} would need about {max(need - held, 0) / GIB:.1f} GiB more, and its disk has "
-            f"{free / GIB:.1f} GiB free. Name a folder on a larger disk, or attack fewer images "
-            "(test = ... in the recipe)."
+            f"study: {root} would need about {more / GIB:.1f} GiB more, and its disk has {free / GIB:.1f} GiB free. "
+            "Name a folder on a larger disk, or attack fewer images (test = ... in the recipe)."
         )

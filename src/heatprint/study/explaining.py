@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from heatprint.core.classifier import Classifier
+from heatprint.core.errors import InvalidInput
 from heatprint.core.protocols import Explainer, Progress, Signer, silent
 from heatprint.core.store import Part
 from heatprint.core.values import Batch
@@ -114,6 +115,8 @@ def _over(
     progress: Progress,
 ) -> dict[str, np.ndarray]:
     """The arrays of a function of the classifier and some images, over all images."""
+    if not len(batch):
+        raise InvalidInput(f"{step}: there are no images.")
     pieces = [
         Piece(
             key=(VERSION, classifier.digest, about, *batch.identity_of(rows)),

@@ -62,6 +62,15 @@ def read_images(
         return _kept(store.root, key)
 
 
+def kept_images(store: Store, source: str, *, size: int, train: int | None, test: int | None, seed: int) -> Dataset:
+    """The images that another process has read into the folder; see `read_images`.
+
+    Raises:
+        StoreError: It holds others than those that this process would read.
+    """
+    return _kept(store.root, key_of(source, size=size, train=train, test=test, seed=seed))
+
+
 def check_images(root: Path) -> None:
     """Read every byte of what was kept.
 
@@ -82,7 +91,7 @@ def keep(root: Path, key: str, data: Dataset) -> None:
     """Write images into a run folder, under a key."""
     card: dict[str, Any] = {"key": key, "name": data.name, "classes": list(data.classes), "files": {},
                             "skipped": [asdict(one) for one in data.skipped]}  # fmt: skip
-    check_disk(root, sum(getattr(data, split).pixels.nbytes for split in SPLITS) + SPARE)
+    check_disk(root / FOLDER, sum(getattr(data, split).pixels.nbytes for split in SPLITS) + SPARE)
     mark = _mark(root)
     mark.unlink(missing_ok=True)
     for split in SPLITS:

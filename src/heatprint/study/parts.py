@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,7 +79,8 @@ class Workshop:
 
     def limits(self, classifier: Classifier) -> Limits:
         """Of a part of a step about this classifier."""
-        return Limits(threads=self.threads, images=fitting(classifier, self.memory), gpus=self.gpus)
+        images = fitting(classifier, self.memory)
+        return Limits(threads=self.threads, images=images, memory=self.memory, gpus=self.gpus)
 
     def parts(
         self,
@@ -111,10 +113,11 @@ class Workshop:
             return shown
 
         pending = [(number, pieces[number].task) for number in missing]
-        for number, part in self.engine.compute(classifier, pending, limits, within):
-            self.store.keep(step, number, pieces[number].key, part)
-            left -= pieces[number].images
-            progress(whole - left, whole, tally.add(part, left))
+        with closing(self.engine.compute(classifier, pending, limits, within)) as ready:
+            for number, part in ready:
+                self.store.keep(step, number, pieces[number].key, part)
+                left -= pieces[number].images
+                progress(whole - left, whole, tally.add(part, left))
         self.store.trim(step, len(pieces))
         for number, piece in enumerate(pieces):
 

@@ -49,8 +49,9 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT, engine: Eng
         except RuntimeError as error:
             if not is_lost_gpu(error):
                 raise
+            alone = recipe.resources.model_copy(update={"gpus": 0.0})
             log.warning("the GPU is lost (%s): going on on the CPU", str(error).splitlines()[0])
-        return _walked(Lab(recipe.model_copy(update={"device": "cpu"}), store, watch, engine))
+        return _walked(Lab(recipe.model_copy(update={"device": "cpu", "resources": alone}), store, watch, engine))
 
 
 def _walked(lab: Lab) -> Path:

@@ -39,7 +39,7 @@ from heatprint.study.disk import check_disk, disk_need
 from heatprint.study.engines import Engine, Local
 from heatprint.study.examples import draw_tiles
 from heatprint.study.explaining import compared, mapped, signed
-from heatprint.study.images import read_images
+from heatprint.study.images import kept_images, read_images
 from heatprint.study.parts import Workshop
 from heatprint.study.places import measure_places
 from heatprint.study.progress import Watch
@@ -76,17 +76,11 @@ class Lab:
 
     def load(self) -> Dataset:
         """The images."""
-        table = self.recipe.data
+        table, asked = self.recipe.data, self.recipe.data.model_dump() | {"seed": self.recipe.seed}
         with self._watch.step(f"images from {table.source}") as progress:
-            return read_images(
-                self._store,
-                table.source,
-                size=table.size,
-                train=table.train,
-                test=table.test,
-                seed=self.recipe.seed,
-                progress=progress,
-            )
+            if self._world and not self._world.leads:
+                return kept_images(self._store, **asked)
+            return read_images(self._store, **asked, progress=progress)
 
     def begin(self, data: Dataset) -> Classifier:
         """The untrained classifier, once it is clear that the study can end; the folder is not a finished one any more.
@@ -96,10 +90,10 @@ class Lab:
             StoreError: The disk is too full.
         """
         recipe, root = self.recipe, self._store.root
-        (root / "metrics.json").unlink(missing_ok=True)  # of an earlier finish, perhaps on other images
+        if not self._world or self._world.leads:
+            (root / "metrics.json").unlink(missing_ok=True)  # of an earlier finish, perhaps on other images
         fresh = load(recipe.architecture, classes=data.classes, size=recipe.data.size, seed=recipe.seed)
-        rehearse(fresh, recipe)
-        check_disk(root, disk_need(recipe, data, fresh))
+        check_disk(root, disk_need(recipe, data, fresh, rehearse(fresh, recipe)))
         return fresh.named("clear").to(self.device)
 
     def report(self) -> Path:

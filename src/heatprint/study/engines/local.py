@@ -9,13 +9,14 @@ import pickle
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from uuid import uuid4
 
 import cloudpickle
 from loky import ProcessPoolExecutor
+from loky.process_executor import TerminatedWorkerError
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import EngineError
@@ -47,10 +48,12 @@ class Local:
 
     def compute(
         self, classifier: Classifier, pending: Sequence[Pending], limits: Limits, within: Callable[[int], Progress]
-    ) -> Iterator[tuple[int, Part]]:
+    ) -> Generator[tuple[int, Part], None, None]:
         """See `heatprint.study.engines.task.Engine`."""
         workers = self._workers or max(1, cores() // limits.threads)
         beside = classifier.device.type == "cpu" and min(workers, len(pending)) > 1
+        if self._workers and self._workers > 1 and classifier.device.type != "cpu":
+            log.info("on a GPU one worker computes, this process; several share GPUs on Ray")
         parcel = _packed(classifier, pending[0][1]) if beside else None
         if parcel is not None:
             yield from self._beside(parcel, pending, limits, workers)
@@ -67,20 +70,26 @@ class Local:
     def _beside(
         self, parcel: bytes, pending: Sequence[Pending], limits: Limits, workers: int
     ) -> Iterator[tuple[int, Part]]:
-        token = uuid4().hex
-        waiting, flying = deque(pending), dict[Future[Part], Pending]()
-        deaths = 0
+        token, sent = uuid4().hex, 0
+        waiting, flying = deque(pending), dict[Future[Part | None], Pending]()
+        deaths, lacking = 0, False
         while waiting or flying:
             try:
                 while waiting and len(flying) < AHEAD * workers:
-                    task = waiting[0][1]()
-                    future = self._started(workers, limits).submit(_compute, token, parcel, task, limits)
+                    task, needed = waiting[0][1](), sent < workers or lacking
+                    pool = self._started(workers, limits)
+                    future = pool.submit(_compute, token, parcel if needed else None, task, limits)
                     flying[future] = waiting.popleft()
+                    sent, lacking = sent + 1, False
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
                     part = future.result()
+                    if part is None:  # a worker that has not had the classifier yet
+                        waiting.appendleft(flying.pop(future))
+                        lacking = True
+                        break
                     yield flying.pop(future)[0], part
                     deaths = 0
-            except BrokenExecutor as error:
+            except TerminatedWorkerError as error:
                 deaths += 1
                 if deaths == DEATHS:
                     numbers = ", ".join(str(index) for index, _ in flying.values())
@@ -126,16 +135,15 @@ def _begin() -> None:
         ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGKILL)
 
 
-def _compute(token: str, parcel: bytes, task: Task, limits: Limits) -> Part:
-    return run(task, _unpacked(token, parcel), limits)
+def _compute(token: str, parcel: bytes | None, task: Task, limits: Limits) -> Part | None:
+    """The part; None where the classifier has not come to this worker yet: it is not sent each time."""
+    if token not in _HELD:
+        if parcel is None:
+            return None
+        _HELD.clear()
+        _HELD[token] = cloudpickle.loads(parcel)
+    return run(task, _HELD[token], limits)
 
 
 _HELD: dict[str, Classifier] = {}
 """The classifier this worker is at, by token."""
-
-
-def _unpacked(token: str, parcel: bytes) -> Classifier:
-    if token not in _HELD:
-        _HELD.clear()
-        _HELD[token] = cloudpickle.loads(parcel)
-    return _HELD[token]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +15,10 @@ from heatprint.core.classifier import Classifier
 from heatprint.core.errors import EngineError, MissingExtra
 from heatprint.core.protocols import Progress
 from heatprint.core.store import Part
+from heatprint.models.footprint import fitting
 from heatprint.study.engines.task import Limits, Pending, Task, run
 
+log = logging.getLogger("heatprint")
 AHEAD = 2  # parts handed out for each core, so that none waits for its next
 KNOCK = 10.0  # seconds to wait for an answer
 RETRIES = 3  # of a part whose worker or machine died
@@ -46,26 +50,29 @@ class Ray:
 
     def compute(
         self, classifier: Classifier, pending: Sequence[Pending], limits: Limits, within: Callable[[int], Progress]
-    ) -> Iterator[tuple[int, Part]]:
+    ) -> Generator[tuple[int, Part], None, None]:
         """See `heatprint.study.engines.task.Engine`."""
         del within
         if not pending:
             return
-        self._join()
+        self._join(limits)
+        self._check_room(limits)
+        if classifier.device.type == "cuda" and not limits.gpus:
+            log.warning("the workers on Ray compute on CPUs: write gpus = 1 under [resources] in the recipe")
         ray = self._ray
         remote = ray.remote(num_cpus=limits.threads, num_gpus=limits.gpus, max_retries=RETRIES)(_compute)
         token, parcel = uuid4().hex, [ray.put(classifier.to("cpu"))]  # in a list: fetched when it is asked for
         waiting, flying = deque(pending), dict[Any, int]()
         try:
             while waiting or flying:
-                while waiting and len(flying) < AHEAD * self._places(limits):
+                while waiting and len(flying) < self._places(limits):
                     index, make = waiting.popleft()
                     flying[remote.remote(token, parcel, make(), limits)] = index
                 (ready, *_), _ = ray.wait(list(flying), num_returns=1)
                 index = flying.pop(ready)
                 yield index, self._fetched(ready, index)
         finally:
-            for left in flying:
+            for left in flying if ray.is_initialized() else ():
                 ray.cancel(left, force=True)
 
     def close(self) -> None:
@@ -74,7 +81,7 @@ class Ray:
             self._ray.shutdown()
             self._joined = False
 
-    def _join(self) -> None:
+    def _join(self, limits: Limits) -> None:
         if self._ray.is_initialized():
             return
         if self._address:
@@ -85,7 +92,7 @@ class Ray:
         except ConnectionError as error:
             if self._address:
                 raise _unreachable(self._address, error) from error
-            self._ray.init(num_cpus=self._workers, include_dashboard=False, **told)
+            self._ray.init(num_cpus=self._workers and self._workers * limits.threads, include_dashboard=False, **told)
         self._joined = True
 
     def _places(self, limits: Limits) -> int:
@@ -93,7 +100,16 @@ class Ray:
             return self._workers
         has = self._ray.cluster_resources()
         most = has.get("GPU", 0) / limits.gpus if limits.gpus else has.get("CPU", 1) / limits.threads
-        return max(1, int(most))
+        return AHEAD * max(1, int(most))
+
+    def _check_room(self, limits: Limits) -> None:
+        """See that a worker fits on some machine: Ray would wait for one for ever."""
+        has = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(one.get("CPU", 0) >= limits.threads and one.get("GPU", 0) >= limits.gpus for one in has):
+            raise EngineError(
+                f"engine: no machine of the cluster has the {limits.threads} cores and {limits.gpus:g} GPUs that a "
+                "worker takes. Write smaller threads and gpus under [resources] in the recipe, or add a machine."
+            )
 
     def _fetched(self, ready: Any, index: int) -> Part:
         errors = self._ray.exceptions
@@ -106,6 +122,8 @@ class Ray:
                 f"engine: the workers at part {index} died {RETRIES + 1} times ({error}). Write a smaller memory under "
                 "[resources] in the recipe, or give the machines more."
             ) from error
+        except errors.RayError as error:
+            raise EngineError(f"engine: part {index} did not come back from the cluster: {error}") from error
         return part
 
 
@@ -126,13 +144,14 @@ def _check_answers(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> EngineError:
-    return EngineError(
-        f"engine: no Ray cluster answers at {address} ({error}). Start one: ray start --head"
-    )
+    return EngineError(f"engine: no Ray cluster answers at {address} ({error}). Start one: ray start --head")
 
 
 def _compute(token: str, parcel: list[Any], task: Task, limits: Limits) -> Part:
-    return run(task, _unpacked(token, parcel, gpu=limits.gpus > 0), limits)
+    classifier = _unpacked(token, parcel, gpu=limits.gpus > 0)
+    if limits.gpus:
+        limits = replace(limits, images=fitting(classifier, limits.memory))  # on this machine's GPU
+    return run(task, classifier, limits)
 
 
 _HELD: dict[str, Classifier] = {}

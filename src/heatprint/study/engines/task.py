@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,11 +39,13 @@ class Limits:
     Attributes:
         threads: Of one worker.
         images: That go through the network at once; None for what is usual on the device.
-        gpus: A worker's share of a GPU, e.g. 0.5; used by Ray to find a place.
+        memory: What that follows from on a worker with a device of its own; see `heatprint.models.footprint.fitting`.
+        gpus: A worker's share of a GPU on Ray, e.g. 0.5; 0 for workers that compute on CPUs.
     """
 
     threads: int = 1
     images: int | None = None
+    memory: str = "auto"
     gpus: float = 0.0
 
 
@@ -56,7 +58,7 @@ class Engine(Protocol):
 
     def compute(
         self, classifier: Classifier, pending: Sequence[Pending], limits: Limits, within: Callable[[int], Progress]
-    ) -> Iterator[tuple[int, Part]]:
+    ) -> Generator[tuple[int, Part], None, None]:
         """The parts with their numbers, in the order in which they get ready.
 
         Args:
@@ -78,6 +80,7 @@ class Engine(Protocol):
 def run(task: Task, classifier: Classifier, limits: Limits, progress: Progress = silent) -> Part:
     """Compute a part within its limits; where the memory does not do, with half as many images at a time, and again."""
     images = limits.images
+    torch.backends.cudnn.deterministic = True  # equal seeds must give equal numbers
     while True:
         try:
             with threads(limits.threads), at_most(images):
