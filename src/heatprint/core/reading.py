@@ -13,8 +13,12 @@ import os
 import stat
 import tomllib
 import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from heatprint.core.errors import HeatprintError
 
 MOST_TEXT = 64_000_000  # bytes of a JSON file: a run that names a million skipped images is below
 MOST_RECIPE = 200_000  # bytes of a TOML file: somebody wrote it by hand
@@ -98,6 +102,34 @@ def parse_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+@contextmanager
+def fitting_together(told: Callable[[str], HeatprintError], *others: type[Exception]) -> Iterator[None]:
+    """What is raised, inside, where something a file should hold is missing or of another kind, as what it means.
+
+    Args:
+        told: The error to raise, from what did not fit.
+        others: More exceptions that mean it.
+
+    Raises:
+        HeatprintError: As told; those that are raised inside go on.
+    """
+    unfit: tuple[type[Exception], ...] = (
+        AttributeError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        *others,
+    )
+    try:
+        yield
+    except HeatprintError:
+        raise
+    except unfit as error:
+        raise told(f"{type(error).__name__}: {spelled(str(error))[:200]}") from error
 
 
 def spelled(text: str) -> str:

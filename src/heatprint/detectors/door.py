@@ -6,8 +6,8 @@ safetensors and JSON and nothing in its file can run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from heatprint.core.classifier import Classifier
-from heatprint.core.errors import BrokenContract, HeatprintError, InvalidInput, StoreError
+from heatprint.core.errors import BrokenContract, InvalidInput, StoreError
 from heatprint.core.protocols import Progress, silent
+from heatprint.core.reading import fitting_together
 from heatprint.core.registry import Registry
 from heatprint.detectors import saved
 from heatprint.detectors.examples import Examples
@@ -97,7 +98,7 @@ class Detector:
         self._check(classifier, pixels)
         parts = []
         for part in torch.split(pixels, STREAM) if len(pixels) else ():
-            with fitting_together(self.name):
+            with learned_by(self.name):
                 scores = np.asarray(self.method.score(classifier, self.learned, part), dtype=np.float64)
             if scores.shape != (len(part),) or not np.isfinite(scores).all():
                 raise BrokenContract(
@@ -163,21 +164,11 @@ class Detector:
         check_pixels(classifier, pixels)
 
 
-@contextmanager
-def fitting_together(name: str) -> Iterator[None]:
-    """What a method raises, inside, when it is handed what another has learned, as what it means.
-
-    Raises:
-        StoreError: Something is missing in what was learned, or has another shape.
-    """
-    try:
-        yield
-    except HeatprintError:
-        raise
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise StoreError(
-            f"detector {name!r}: what it learned does not fit together ({type(error).__name__}: {error}). Fit it again."
-        ) from error
+def learned_by(name: str) -> AbstractContextManager[None]:
+    """What a method raises, inside, when it is handed what another has learned, as a `StoreError`."""
+    return fitting_together(
+        lambda what: StoreError(f"detector {name!r}: what it learned does not fit together ({what}). Fit it again.")
+    )
 
 
 def guarded(scores: np.ndarray, fpr: float, kinds: Sequence[str] | None = None, most: float = 0.1) -> float:

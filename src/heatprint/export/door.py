@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from heatprint.core.errors import InvalidInput, UnknownName
+import pyarrow as pa
+
+from heatprint.core.errors import InvalidInput, StoreError, UnknownName
+from heatprint.core.reading import fitting_together
 from heatprint.core.store import in_the_way
 from heatprint.export.csv import write_csv
 from heatprint.export.huggingface import write_huggingface
@@ -44,16 +48,28 @@ def export(run: Path, to: str, out: Path) -> Path:
     if to not in TARGETS:
         raise UnknownName("export: the target", to, TARGETS)
     _check_place(run, out)
-    finished = read_finished(run)
+    with _whole(run):
+        finished = read_finished(run)
     out = out.resolve()
     torn = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     torn.mkdir(parents=True)
     try:
-        TARGETS[to](finished, torn)
+        with _whole(run):
+            TARGETS[to](finished, torn)
         torn.replace(out)
     finally:
         shutil.rmtree(torn, ignore_errors=True)  # gone already where the rename worked
     return out
+
+
+def _whole(run: Path) -> AbstractContextManager[None]:
+    """What is raised, inside, where columns of a run are missing or of another kind, as a `StoreError`."""
+    return fitting_together(
+        lambda what: StoreError(
+            f"export: what {run} holds does not fit together ({what}). Run again: heatprint study --out {run}"
+        ),
+        pa.ArrowException,
+    )
 
 
 def _check_place(run: Path, out: Path) -> None:

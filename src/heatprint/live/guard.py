@@ -15,7 +15,7 @@ from heatprint.core.errors import BrokenContract, InvalidInput, StoreError
 from heatprint.core.values import Batch
 from heatprint.defences.worth import Worth
 from heatprint.detectors import load as load_detector
-from heatprint.detectors.door import Detector, check_pixels, fitting_together
+from heatprint.detectors.door import Detector, check_pixels, learned_by
 from heatprint.detectors.heat_print import HeatPrint
 from heatprint.detectors.identifier import FittedIdentifier
 from heatprint.detectors.locator import locate
@@ -147,7 +147,7 @@ class Guard:
         method = self.detector.method
         if not len(traces.pixels) or not isinstance(method, (HeatPrint, OneClassPrint)):
             return self.detector.score(self.classifier, traces.pixels)
-        with fitting_together(self.detector.name):
+        with learned_by(self.detector.name):
             scores = method.score_of(self.detector.learned, traces.table(method.families, method.rivals))
         if not np.isfinite(scores).all():
             raise BrokenContract(f"Guard: detector {self.detector.name!r} gave scores that are not finite.")

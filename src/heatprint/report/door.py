@@ -7,7 +7,7 @@ from pathlib import Path
 from heatprint.core.store import write_atomic
 from heatprint.report.html import render
 from heatprint.report.pages import as_bytes
-from heatprint.report.read import fitting_together, read_run
+from heatprint.report.read import read_run, whole
 
 
 def report(run: Path) -> Path:
@@ -22,7 +22,7 @@ def report(run: Path) -> Path:
     Raises:
         StoreError: The folder is not a finished run; the message says what is missing.
     """
-    with fitting_together(run):
+    with whole(run):
         page = render(read_run(run), run)
     path = run / "report.html"
     write_atomic(path, as_bytes(page))

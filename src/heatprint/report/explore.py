@@ -82,7 +82,7 @@ def _across(count: int) -> int:
 def _sheet(shown: Shown) -> bytes:
     """All thumbnails in one picture, row by row; the place of an image without one stays empty."""
     across = _across(len(shown))
-    sheet = Image.new("RGB", (across * TILE, -(-len(shown) // across) * TILE))
+    sheet = Image.new("RGB", (across * TILE, max(1, -(-len(shown) // across)) * TILE))
     for place in np.flatnonzero(shown.columns["pictured"]).tolist():
         small = Image.fromarray(stored(shown.images[place])).resize((TILE, TILE), Image.Resampling.BOX)
         sheet.paste(small, (place % across * TILE, place // across * TILE))

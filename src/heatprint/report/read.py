@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import pyarrow as pa
 from jinja2 import UndefinedError
 from safetensors import SafetensorError
 
-from heatprint.core.errors import HeatprintError, StoreError
-from heatprint.core.reading import read_json, spelled
+from heatprint.core.errors import StoreError
+from heatprint.core.reading import fitting_together, read_json
 from heatprint.core.store import Part, Store
 from heatprint.report.points import Points, read_points
 
@@ -129,20 +129,11 @@ def read_run(folder: Path, *, points: bool = True) -> Run:
     )  # fmt: skip
 
 
-@contextmanager
-def fitting_together(folder: Path) -> Iterator[None]:
-    """What is raised, inside, where numbers of a run are missing or of another kind, as what it means.
-
-    Raises:
-        StoreError: The run is damaged, or of another version; the place is said.
-    """
-    try:
-        yield
-    except HeatprintError:
-        raise
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ArithmeticError, UndefinedError) as error:
-        told = f"{type(error).__name__}: {spelled(str(error))[:200]}"
-        raise _broken(folder, f"what it holds does not fit together ({told})") from error
+def whole(folder: Path) -> AbstractContextManager[None]:
+    """What is raised, inside, where numbers of a run are missing or of another kind, as a `StoreError`."""
+    return fitting_together(
+        lambda what: _broken(folder, f"what it holds does not fit together ({what})"), UndefinedError
+    )
 
 
 def _broken(folder: Path, what: str) -> StoreError:

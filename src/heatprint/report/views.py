@@ -16,7 +16,7 @@ from heatprint.report.cards import cards as attack_cards
 from heatprint.report.defence import Section
 from heatprint.report.pages import templates
 from heatprint.report.pictures import bar_uri
-from heatprint.report.read import fitting_together, read_run
+from heatprint.report.read import read_run, whole
 from heatprint.report.summary import attacked, key_figures, withstood
 from heatprint.report.tables import arm_table, error_tables, mixture_table
 
@@ -28,7 +28,7 @@ def _fitting(view: Callable[[Path], str]) -> Callable[[Path], str]:
 
     @wraps(view)
     def told(folder: Path) -> str:
-        with fitting_together(folder):
+        with whole(folder):
             return view(folder)
 
     return told

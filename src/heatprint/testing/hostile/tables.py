@@ -108,7 +108,7 @@ def rows(columns: Sequence[str] = ("id", "image")) -> Mapping[str, bytes]:
         columns: That a reader expects; here they hold other types.
     """
     whole = _parquet({name: ["a", "b"] for name in columns})
-    huge = pa.table({columns[0]: pa.DictionaryArray.from_arrays(pa.array([0] * 1_000_000), ["x" * 1000])})
+    huge = pa.table({columns[0]: pa.DictionaryArray.from_arrays(pa.array([0] * 100_000), ["x" * 1000])})
     claims = bytearray(whole)
     at = len(claims) - 8 - struct.unpack("<I", claims[-8:-4])[0]
     for place in range(at, at + 40):  # of the footer, where it says how many rows there are
