@@ -238,7 +238,9 @@ class Recipe(_Table):
         if len(set(names)) != len(names):
             raise ValueError(f"attack names must differ, got {', '.join(names)}")
         if not all(map(_names_folder, names)):
-            raise ValueError(f"attack names become folder names: at most 100 letters, digits, - and _; got {', '.join(names)}")
+            raise ValueError(
+                f"attack names become folder names: at most 100 letters, digits, - and _; got {', '.join(names)}"
+            )
         return self
 
     @model_validator(mode="after")
