@@ -3,15 +3,16 @@
 python benchmarks/million.py runs/million                    makes the folder, where it is not there, and measures
 python benchmarks/million.py runs/million --images 10000     a smaller one
 
-What is real: the format, file by file as `heatprint study` writes it, the recipe (`tiny` with more test images; it is
-written beside the folder, as runs/million.toml), the models, and every row and picture of the `tiny` run that is taken
-as template.
+What is real: the format, file by file as `heatprint study` writes it, and a small study, which is the template: `tiny`
+at 32 pixels. Its models, rows and pictures are real; its recipe with more test images is written beside the folder, as
+runs/million.toml.
 
 What is synthetic: the further rows. They repeat the template's under new ids, with a little noise on every measured
 number, so that a picture, its prediction and its heat map fit together. A quarter repeats an image that fell to FGSM:
-the map has a million originals and a quarter of a million copies. The atlas keeps its usual 2000 images. Other steps
-are the template's own, and so are the numbers in metrics.json but for the counts of the map. The keys of the enlarged
-parts are made up: no study takes these parts for its own.
+the map has a million originals and a quarter of a million copies. The atlas keeps its usual 2000 images. Enlarged are
+the images, the parts of FGSM, the map and the images of the atlas; other steps are the template's own, and so are the
+numbers in metrics.json but for the counts of the map. Images and parts of FGSM lie under the keys that a study of that
+recipe looks for; the others under keys of their own.
 """
 
 from __future__ import annotations
@@ -25,45 +26,93 @@ import sys
 import tempfile
 import time
 import urllib.request
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from heatprint.core.scratch import room
 from heatprint.core.store import Part, Store, write_json
-from heatprint.study import load_recipe, study
+from heatprint.core.values import Batch
+from heatprint.models import load
+from heatprint.study import attacking, load_recipe, study
+from heatprint.study.attacking import Assault
+from heatprint.study.checks import same_study
+from heatprint.study.images import keep, key_of, read_images
+from heatprint.study.recipe import Recipe
 
-PART, FELL, ATLAS = 500, 0.25, 2000  # rows of a part; share of images that fall; images of the atlas
+SIZE, OWN = 32, 32  # pixels of the template's images; how many it tests
+FELL, ATLAS = 0.25, 2000  # share of images that fall; images of the atlas
 NOISE = 0.02  # of measured numbers, as a share of their spread
-ATTEMPTS, PLACES, IMAGES = "attacks/clear/fgsm/test", "global", "atlas/images"
+ATTACK, PLACES, IMAGES = "fgsm", "global", "atlas/images"
+ATTEMPTS = f"attacks/clear/{ATTACK}/test"
 TOKEN = "benchmark"
-Rows = dict[str, Any]
+CHANGES = {"size = 64": f"size = {SIZE}", "[[2, 64]]": f"[[2, {SIZE}]]", "[[1, 64]]": f"[[1, {SIZE}]]",
+           'name = "tiny"': 'name = "tiny-enlarged"'}  # fmt: skip
 
 
 # --- the folder -------------------------------------------------------------------------------------------
 
 
+def recipe_of(images: int) -> str:
+    """The recipe `tiny`, smaller and with so many test images."""
+    text = (files("heatprint.study.recipes") / "tiny.toml").read_text(encoding="utf-8")
+    for before, after in {**CHANGES, "test = 32": f"test = {images}"}.items():
+        text = text.replace(before, after, 1)
+    return text
+
+
 def build(folder: Path, images: int, template: Path) -> None:
     """A finished run of so many test images; it has its name only when it is complete."""
-    torn = folder.with_name(f".{folder.name}.tmp")
+    torn, written = folder.with_name(f".{folder.name}.tmp"), folder.with_suffix(".toml")
     shutil.rmtree(torn, ignore_errors=True)
-    shutil.copytree(template, torn, ignore=shutil.ignore_patterns("report.html"))
-    rng, source, store = np.random.default_rng(0), Store(template), Store(torn)
+    shutil.copytree(template, torn, ignore=shutil.ignore_patterns("report.html", "images"))
+    shutil.copytree(template / IMAGES, torn / IMAGES)
+    written.write_text(recipe_of(images), encoding="utf-8")
+    recipe, rng = load_recipe(written), np.random.default_rng(0)
+    source, store = Store(template), Store(torn)
     attempts, images_of, places = (source.read(step, 0) for step in (ATTEMPTS, IMAGES, PLACES))
     of = rows_of(rng, np.asarray(attempts.rows["success"]), images)
     ids = names(attempts.rows["id"], of)
     with store.writing():
-        for index, start in enumerate(range(0, images, PART)):
-            rows = slice(start, start + PART)
-            keep(store, ATTEMPTS, index, enlarged(rng, attempts, of[rows], ids[rows]))
+        test = keep_images(torn, recipe, source, of, ids)
+        keep_attempts(store, recipe, rng, attempts, of, test)
         chosen = slice(0, ATLAS)
-        keep(store, IMAGES, 0, enlarged(rng, images_of, of[chosen], ids[chosen], told=("told",)))
+        store.keep(IMAGES, 0, "synthetic", enlarged(rng, images_of, of[chosen], ids[chosen], told=("told",)))
         fell = np.flatnonzero(np.asarray(attempts.rows["success"])[of])
-        keep(store, PLACES, 0, enlarged_map(rng, places, of, ids, fell))
-    describe(torn, folder, images, len(fell))
+        store.keep(PLACES, 0, "synthetic", enlarged_map(rng, places, of, ids, fell))
+    describe(torn, recipe, images, len(fell))
     torn.replace(folder)
+
+
+def keep_images(run: Path, recipe: Recipe, source: Store, of: np.ndarray, ids: list[str]) -> Batch:
+    """The test images: the template's, repeated; the training images are its own."""
+    table = recipe.data
+    own = read_images(source, table.source, size=table.size, train=table.train, test=OWN, seed=recipe.seed)
+    pixels = torch.from_numpy(room((len(of), *own.test.pixels.shape[1:]), np.uint8))
+    for start in range(0, len(of), 2**16):
+        pixels[start : start + 2**16] = own.test.pixels[of[start : start + 2**16]]
+    test = Batch(ids=tuple(ids), pixels=pixels, labels=own.test.labels[of]).printed(own.test.prints[of])
+    key = key_of(table.source, size=table.size, train=table.train, test=table.test, seed=recipe.seed)
+    keep(run, key, replace(own, test=test))
+    return test
+
+
+def keep_attempts(
+    store: Store, recipe: Recipe, rng: np.random.Generator, template: Part, of: np.ndarray, test: Batch
+) -> None:
+    """What FGSM tried on each, in parts, under the keys that a study looks for."""
+    table = next(table for table in recipe.attacks if table.name == ATTACK)
+    criterion, budget = table.rules
+    how = Assault(method=table.make(), criterion=criterion, budget=budget, seed=recipe.seed)
+    victim = load(store.root / "models" / "clear")
+    for number, rows in enumerate(torch.arange(len(of)).split(how.part or len(of))):
+        part = enlarged(rng, template, of[rows.numpy()], [test.ids[row] for row in rows])
+        store.keep(ATTEMPTS, number, (attacking.VERSION, victim.digest, how, *test.identity_of(rows)), part)
 
 
 def rows_of(rng: np.random.Generator, success: np.ndarray, images: int) -> np.ndarray:
@@ -120,17 +169,10 @@ def noisy(rng: np.random.Generator, values: np.ndarray) -> np.ndarray:
     return (values * (1 - NOISE * rng.random(values.shape))).astype(values.dtype)
 
 
-def keep(store: Store, step: str, index: int, part: Part) -> None:
-    store.memo(step, index, ("synthetic", len(part.rows["id"])), lambda: part)
-
-
-def describe(run: Path, folder: Path, images: int, copies: int) -> None:
-    """The recipe, beside the folder and in it, and the counts of the cards."""
-    text = (files("heatprint.study.recipes") / "tiny.toml").read_text(encoding="utf-8")
-    text = text.replace("test = 32", f"test = {images}", 1).replace('name = "tiny"', 'name = "tiny-enlarged"', 1)
-    folder.with_suffix(".toml").write_text(text, encoding="utf-8")
-    recipe = load_recipe(folder.with_suffix(".toml"))
-    write_json(run / "recipe.json", json.loads(recipe.model_dump_json(exclude={"device": True, "data": {"source"}})))
+def describe(run: Path, recipe: Recipe, images: int, copies: int) -> None:
+    """The recipe in the folder, and the counts of the cards."""
+    (run / "recipe.json").unlink()
+    same_study(Store(run), recipe)
     card, numbers = (json.loads((run / name).read_bytes()) for name in ("run.json", "metrics.json"))
     card |= {"recipe_name": recipe.name, "recipe": recipe.model_dump(mode="json")}
     card["data"]["test"] = images
@@ -232,7 +274,7 @@ def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("folder", type=Path)
     options.add_argument("--images", type=int, default=1_000_000)
-    options.add_argument("--template", type=Path, help="a finished run of the recipe tiny; made where none is given")
+    options.add_argument("--template", type=Path, help="a finished run of `recipe_of(OWN)`; made where none is given")
     options.add_argument("--build", action="store_true", help="make the folder and measure nothing")
     options.add_argument("--screenshot", type=Path)
     given = options.parse_args()
@@ -241,7 +283,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             template = given.template or Path(temporary) / "tiny"
             if not given.template:
-                study(load_recipe("tiny"), template)
+                path = Path(temporary) / "tiny.toml"
+                path.write_text(recipe_of(OWN), encoding="utf-8")
+                study(load_recipe(path), template)
             build(given.folder, given.images, template)
         print(json.dumps({"built, s": round(time.perf_counter() - begin, 1)}))
     if not given.build:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from PIL import Image
 
 from heatprint.core.errors import StoreError
+from heatprint.core.pictures import stored
 from heatprint.core.store import Part, Store, write_json
+from heatprint.core.values import Batch
+from heatprint.data.sources import Dataset
 from heatprint.runs import parts, pictures
 from heatprint.runs.attempts import matched
-from heatprint.runs.columns import packed
+from heatprint.runs.columns import packed, packed_more
+from heatprint.runs.late import Late
 from heatprint.runs.parts import Step
 from heatprint.runs.read import read_shown
 from heatprint.runs.shown import Shown
+from heatprint.study.images import keep
 
 CLASSES, SIDE, WIDE = ("cats", "dogs"), 5, 6
 ATTACKS = {"fgsm": 4, "one-pixel": 3}  # and rows of a part
@@ -34,8 +40,11 @@ def png(number: int) -> bytes:
     return sink.getvalue()
 
 
-def build_run(folder: Path, *, images: int = 23, seed: int = 0) -> Path:
-    """A run whose map is in no order, with images that are not in the atlas, and a copy whose original is not there."""
+def build_run(folder: Path, *, images: int = 23, seed: int = 0, originals: bool = False) -> Path:
+    """A run whose map is in no order, with images that are not in the atlas, and a copy whose original is not there.
+
+    `originals`: with the images of the study, which older runs do not have.
+    """
     rng, store = np.random.default_rng(seed), Store(folder)
     ids = [f"{CLASSES[n % 2]}/Bild ä{n}.png" for n in range(images)]
     clean = rng.permutation(images).tolist()
@@ -63,11 +72,20 @@ def build_run(folder: Path, *, images: int = 23, seed: int = 0) -> Path:
             arrays={"maps": rng.normal(size=(len(atlas), SIDE, SIDE)).astype(np.float32),
                     "logits": rng.normal(size=(len(atlas), 2)).astype(np.float32),
                     "spectral": np.zeros((len(atlas), 2), np.float32)}))  # fmt: skip
+        if originals:
+            test = batch(ids, range(images))
+            keep(folder, "key", Dataset(name="d", classes=CLASSES, train=batch(["a"], [0]), test=test))
     write_json(folder / "run.json", {"recipe_name": "r", "seed": seed, "data": {"name": "d"},
                                      "attacks": {"fgsm": {"title": "FGSM"}}})  # fmt: skip
     write_json(folder / "metrics.json", {"classes": list(CLASSES),
                                          "atlas": {"classes": [], "cards": [], "flows": {}}})  # fmt: skip
     return folder
+
+
+def batch(ids: list[str], numbers: Sequence[int]) -> Batch:
+    """Grey images, each as light as its number."""
+    pixels = torch.tensor(list(numbers), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 4, 4)
+    return Batch(ids=tuple(ids), pixels=pixels.contiguous(), labels=torch.zeros(len(ids), dtype=torch.long))
 
 
 def point(rng: np.random.Generator, name: str, number: int, kind: str) -> dict[str, Any]:
@@ -152,26 +170,31 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_run(tmp_path_factory.mktemp("runs") / "run")
 
 
-@pytest.mark.parametrize("images", [1, 4, 23, 60])
-def test_the_fast_reader_finds_what_a_slow_one_finds(tmp_path, images):
-    folder = build_run(tmp_path / "run", images=images + 4, seed=images)
+@pytest.mark.parametrize(("images", "originals"), [(5, False), (8, True), (27, False), (64, True)])
+def test_the_fast_reader_finds_what_a_slow_one_finds(tmp_path, images, originals):
+    folder = build_run(tmp_path / "run", images=images, seed=images, originals=originals)
     shown, told = read_shown(folder), slow(folder)
+    both = {**shown.columns, **shown.more()}
+    assert not shown.broken()
     assert shown.ids.to_pylist() == [one["id"] for one in told]
     assert [shown.kinds[code] for code in shown.columns["kind"]] == [one["kind"] for one in told]
     for column, names in (("label", CLASSES), ("predicted", CLASSES), ("strategy", shown.strategies)):
         named = [names[code] if code >= 0 else None for code in shown.columns[column]]
         assert named == [one[column] or None for one in told]
     for column in ("pair", "success", "gain", "l0", "linf"):
-        assert shown.columns[column].tolist() == [one[column] for one in told], column
+        assert both[column].tolist() == [one[column] for one in told], column
     for column in ("confidence", "l2", "moved", "preserved"):
-        np.testing.assert_allclose(shown.columns[column], [one[column] for one in told], rtol=1e-5, err_msg=column)
+        np.testing.assert_allclose(both[column], [one[column] for one in told], rtol=1e-5, err_msg=column)
     for column, axes in (("umap", ("x", "y")), ("pca", ("px", "py"))):
         np.testing.assert_allclose(shown.columns[column], [[one[axis] for axis in axes] for one in told], rtol=1e-5)
-    assert shown.columns["pictured"].tolist() == [one["png"] is not None for one in told]
+    assert shown.columns["pictured"].tolist() == [originals or one["png"] is not None for one in told]
     maps = shown.maps.read()
     for row, one in enumerate(told):
         if one["png"] is not None:
             assert shown.images[row] == one["png"]
+        elif originals:
+            number = int(one["id"].split("ä")[1].removesuffix(".png"))
+            np.testing.assert_array_equal(stored(shown.images[row]), np.full((4, 4, 3), number))
         np.testing.assert_array_equal(maps[row], np.full((SIDE, SIDE), np.nan) if one["map"] is None else one["map"])
 
 
@@ -180,6 +203,7 @@ def test_a_selection_is_the_same_rows_under_other_numbers(run):
     rows = np.random.default_rng(1).permutation(len(shown))[:17]
     some = shown.take(rows)
     assert some.ids.to_pylist() == [shown.ids[int(row)].as_py() for row in rows]
+    np.testing.assert_array_equal(some.columns["confidence"], shown.more()["confidence"][rows])
     np.testing.assert_array_equal(some.maps.read(), shown.maps.read()[rows])
     for place, row in enumerate(rows):
         pair = shown.columns["pair"][row]
@@ -279,7 +303,8 @@ def test_a_part_damaged_meanwhile_costs_its_pictures_alone(tmp_path):
     folder = build_run(tmp_path / "run")
     shown = read_shown(folder)
     images = shown.images
-    bad = (images.step == 1 + sorted(ATTACKS).index("fgsm")) & (images.part == 2)
+    at = images.located()
+    bad = (at.source == 1 + sorted(ATTACKS).index("fgsm")) & (at.part == 2)
     assert 0 < bad.sum() < len(bad)
     damaged(folder / "attacks/clear/fgsm/test/part-00002.parquet")
     for row in range(len(shown)):
@@ -319,19 +344,21 @@ def test_the_server_names_the_part_and_goes_on(tmp_path):
     begun = []
     folder = build_run(tmp_path / "run")
     app, shown = inspector(folder, None, token=None, map_sent=lambda: begun.append(1)), read_shown(folder)
-    of = {step.name: np.flatnonzero(shown.images.step == number) for number, step in enumerate(shown.images.steps)}
+    at = shown.images.located()
+    of = {held.step.name: np.flatnonzero(at.source == number) for number, held in enumerate(at.sources)}
     damaged(folder / "atlas/images/part-00000.parquet")
     status, body = asked(app, f"/api/image/{of['atlas/images'][0]}.png")
     assert status == 422
     assert "atlas/images/part-00000.parquet is damaged" in json.loads(body)["error"]
     row = of["attacks/clear/fgsm/test"][0]
     assert asked(app, f"/api/image/{row}.png") == (200, shown.images[row])
-    status, body = asked(app, f"/api/image/{np.flatnonzero(shown.images.step < 0)[0]}.png")
+    status, body = asked(app, f"/api/image/{np.flatnonzero(at.source < 0)[0]}.png")
     assert status == 422
     assert "holds no picture" in json.loads(body)["error"]
     assert not begun
     assert asked(app, "/api/points") == (200, packed(read_shown(folder, distances=False))[1])
     assert begun == [1]
+    assert asked(app, "/api/more") == (200, packed_more(read_shown(folder, distances=False))[1])
     near = json.loads(asked(app, "/api/near/0")[1])
     assert [one["row"] for one in near] == [row for row, _ in shown.neighbours(0, len(near))]
     (folder / "global" / "part-00000.safetensors").write_bytes(b"")
@@ -358,7 +385,7 @@ def test_a_part_of_another_study_is_not_shown_for_this_one(tmp_path):
     build_run(tmp_path / "other", seed=5)
     file = "atlas/images/part-00000.parquet"
     (folder / file).write_bytes((tmp_path / "other" / file).read_bytes())
-    row = int(np.flatnonzero(shown.images.step == 0)[0])
+    row = int(np.flatnonzero(shown.images.located().source == 0)[0])
     with pytest.raises(StoreError, match=r"images/part-00000\.parquet is damaged \(it is not what was written\)"):
         shown.images[row]
 
@@ -366,8 +393,45 @@ def test_a_part_of_another_study_is_not_shown_for_this_one(tmp_path):
 def test_an_image_without_a_picture_says_why(run):
     shown = read_shown(run)
     row = int(np.flatnonzero(shown.columns["pictured"] == 0)[0])
-    with pytest.raises(StoreError, match=r"holds no picture of this image.*images in \[atlas\]"):
+    with pytest.raises(StoreError, match="holds no picture of this image: older versions"):
         shown.images[row]
+
+
+def test_an_original_that_was_altered_is_refused(tmp_path):
+    folder = build_run(tmp_path / "run", originals=True)
+    shown = read_shown(folder)
+    at = shown.images.located()
+    pixels = folder / "images" / "test.npy"
+    content = bytearray(pixels.read_bytes())
+    row = int(np.flatnonzero(at.source == 0)[4])
+    content[-48 * (23 - int(at.place[row])) + 5] ^= 1
+    pixels.write_bytes(content)
+    with pytest.raises(StoreError, match=rf"test\.npy is damaged \(image {at.place[row]} is not the one"):
+        shown.images[row]
+    assert shown.images[int(np.flatnonzero(at.source == 0)[5])]
+    pixels.write_bytes(content[:100])
+    with pytest.raises(StoreError, match=r"images/test\.npy is damaged.*reads the images anew"):
+        shown.images[int(np.flatnonzero(at.source == 0)[5])]
+    listed = folder / "images" / "test.parquet"
+    listed.write_bytes(listed.read_bytes()[:-1] + b"x")
+    with pytest.raises(StoreError, match=r"images/test\.parquet is damaged"):
+        read_shown(folder)
+
+
+def test_what_is_late_is_made_once_and_after_a_failure_again():
+    asked_for = []
+
+    def make() -> int:
+        asked_for.append(1)
+        if len(asked_for) == 1:
+            raise StoreError("not yet")
+        return 7
+
+    late = Late(make)
+    with pytest.raises(StoreError, match="not yet"):
+        late()
+    assert [late(), late()] == [7, 7]
+    assert len(asked_for) == 2
 
 
 def test_few_pictures_stay_in_memory(tmp_path, monkeypatch):
@@ -375,11 +439,36 @@ def test_few_pictures_stay_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "KEPT", 2000)
     rows = np.flatnonzero(shown.columns["pictured"]).tolist()
     first = [shown.images[row] for row in rows]
-    assert sum(one.nbytes for one in shown.images._kept.values()) <= 2000
+    held = [one for one in shown.images.located().sources if isinstance(one, pictures.InParts)]
+    sizes = [[part.nbytes for part in one._kept.values()] for one in held]
+    assert all(len(size) == 1 or sum(size) <= 2000 for size in sizes)
+    assert max(map(len, sizes)) > 1
     assert [shown.images[row] for row in reversed(rows)] == first[::-1]
 
 
-@pytest.mark.parametrize("broken", ["global/part-00000.parquet", "attacks/clear/fgsm/test/part-00001.parquet"])
+def test_a_torn_part_of_an_attack_costs_what_it_holds(tmp_path):
+    folder = build_run(tmp_path / "run")
+    whole = read_shown(folder)
+    at = whole.images.located()
+    fgsm = at.source == 1 + sorted(ATTACKS).index("fgsm")
+    lost = fgsm & (at.part == at.part[fgsm][0])
+    part = f"attacks/clear/fgsm/test/part-{at.part[fgsm][0]:05d}.parquet"
+    (folder / part).write_bytes((folder / part).read_bytes()[:60])
+    shown = read_shown(folder)
+    assert len(shown.broken()) == 1
+    assert np.isnan(shown.more()["confidence"][lost]).all()
+    kept = ~lost & (shown.columns["kind"] > 0)
+    np.testing.assert_array_equal(shown.more()["confidence"][kept], whole.more()["confidence"][kept])
+    for row in np.flatnonzero(lost):
+        with pytest.raises(StoreError, match=rf"not found.*{part} is damaged"):
+            shown.images[row]
+    for row in np.flatnonzero(kept):
+        assert shown.images[row] == whole.images[row]
+    told, _ = packed_more(shown)
+    assert f"{part} is damaged" in told["broken"]
+
+
+@pytest.mark.parametrize("broken", ["global/part-00000.parquet", "atlas/images/part-00000.parquet"])
 def test_a_torn_part_is_named_when_the_run_is_opened(tmp_path, broken):
     folder = build_run(tmp_path / "run")
     (folder / broken).write_bytes((folder / broken).read_bytes()[:60])

@@ -283,7 +283,9 @@ def test_without_a_server_the_pair_says_what_it_has(page: Any, served: Any, atta
         """async (attacked) => {
           const [{ loadRun }, { createState }, { show }] = await Promise.all(
             ["data", "state", "pair/view"].map((name) => import(`/static/${name}.js`)));
-          const run = await loadRun(), picture = run.image;
+          const run = await loadRun(), { image: picture, late } = run;
+          run.drawn();
+          await late;
           const uris = new Map();
           for (const row of [run.row(attacked), run.columns.pair[run.row(attacked)]]) {
             const blob = await fetch(picture(row)).then((answer) => answer.blob());

@@ -203,7 +203,7 @@ def test_an_attacked_copy_and_its_original_know_each_other(served):
         assert shown.ids[int(pair[row])] == shown.ids[int(row)]
         assert kind[pair[row]] == 0
         moved = np.linalg.norm(np.subtract(*shown.signatures.take(np.array([row, pair[row]]))))
-        assert shown.columns["moved"][row] == pytest.approx(moved, rel=1e-5)
+        assert shown.more()["moved"][row] == pytest.approx(moved, rel=1e-5)
     assert all(kind[pair[row]] > 0 for row in np.flatnonzero(kind == 0) if pair[row] >= 0)
 
 
@@ -234,7 +234,7 @@ def test_a_damaged_file_of_a_view_says_what_to_do(served):
     finally:
         told.unlink()
     assert answer.status == 422
-    assert "damaged" in json.loads(content)["error"]
+    assert "not fit together" in json.loads(content)["error"]
 
 
 @pytest.mark.parametrize("name", ["clusters", "results", "detection", "defences"])

@@ -40,6 +40,28 @@ def test_every_view_is_drawn_and_fits_the_window(
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_what_comes_after_the_map_is_offered_when_it_is_there(page: Any, served: Any) -> None:
+    page.wait_for_selector("main canvas")
+    held: list[Any] = []
+    page.route("**/api/more", lambda route: held.append(route))
+    page.goto(f"{served.origin}/#view=map&colour=confidence&least=9")
+    page.reload()
+    page.wait_for_selector("main canvas")
+    page.wait_for_function("() => document.querySelector('.mv-count').textContent.includes('shown')")
+    options = "() => [...document.querySelectorAll('.mv-controls select option')].map((one) => one.value)"
+    assert "confidence" not in page.evaluate(options)
+    assert page.locator(".mv-ramp").count() == 0
+    for _ in range(100):
+        if held:
+            break
+        page.wait_for_timeout(100)
+    held[0].continue_()
+    page.wait_for_selector(".mv-ramp")  # the colouring that the link asked for
+    assert {"confidence", "gain", "moved"} <= set(page.evaluate(options))
+    assert page.evaluate("document.querySelector('.mv-controls select').value") == "confidence"
+    page.unroute("**/api/more")
+
+
 def test_tabs_work_by_keyboard_and_each_view_takes_the_focus(page: Any) -> None:
     page.wait_for_selector("#tabs a")
     page.keyboard.press("Tab")

@@ -1,7 +1,8 @@
-"""What an attack tried on the images of a run: for each of its copies on the map the row that tells of it."""
+"""What attacks tried on the images of a run: for each copy on the map the row that tells of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heatprint.core.errors import StoreError
 from heatprint.runs.parts import NOWHERE, Rows, Step
 
 ATTACKED = "attacks/clear"  # the atlas is about the undefended model
@@ -28,34 +30,39 @@ class Attempts:
         rows: One row for each image it was tried on: `COLUMNS`, and `DISTANCES` where they were asked for.
         clean: Of each of them its row among the clean images, or `NOWHERE`.
         copy: Of each copy on the map its row here, or `NOWHERE`.
+        broken: Why some parts could not be read; their rows are missing.
     """
 
     step: Step
     rows: Rows
     clean: np.ndarray
     copy: np.ndarray
+    broken: Sequence[StoreError]
 
 
-def read_attempts(run: Path, attack: str, clean: pa.Array, copies: pa.Array, *, distances: bool) -> Attempts:
-    """Read an attack.
+def read_attempts(
+    run: Path, clean: pa.Array, copies: Mapping[str, pa.Array], *, distances: bool
+) -> Mapping[str, Attempts]:
+    """Read the attacks.
 
     Args:
         run: The run folder.
-        attack: Its name.
         clean: Ids of the clean images on the map.
-        copies: Ids of its copies on the map.
-        distances: Read how far it went, too.
-
-    Raises:
-        StoreError: A part cannot be read.
+        copies: Attack to the ids of its copies on the map.
+        distances: Read how far they went, too.
     """
+    return {attack: _read(run, attack, clean, own, distances) for attack, own in copies.items()}
+
+
+def _read(run: Path, attack: str, clean: pa.Array, copies: pa.Array, distances: bool) -> Attempts:
     step = Step.open(run, f"{ATTACKED}/{attack}/test")
-    rows = step.rows(COLUMNS | DISTANCES if distances else COLUMNS, needed=("id", "success"))
+    broken: list[StoreError] = []
+    rows = step.rows(COLUMNS | DISTANCES if distances else COLUMNS, needed=("id", "success"), broken=broken)
     ids = rows.text("id")
     won = np.flatnonzero(rows.numbers("success", "bool"))
     found = matched(copies, ids.take(pa.array(won)))
     copy = np.where(found == NOWHERE, NOWHERE, won[found] if len(won) else NOWHERE)
-    return Attempts(step=step, rows=rows, clean=matched(ids, clean), copy=copy)
+    return Attempts(step=step, rows=rows, clean=matched(ids, clean), copy=copy, broken=tuple(broken))
 
 
 def matched(wanted: pa.Array, known: pa.Array) -> np.ndarray:
@@ -77,3 +84,10 @@ def matched(wanted: pa.Array, known: pa.Array) -> np.ndarray:
 def _found(wanted: pa.Array, known: pa.Array) -> np.ndarray:
     places = pc.index_in(wanted, value_set=known).fill_null(NOWHERE)
     return np.asarray(places.to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def at(values: np.ndarray, places: np.ndarray, none: float = NOWHERE) -> np.ndarray:
+    """The values at some places, and `none` where a place is `NOWHERE`."""
+    if not len(values):
+        return np.full(len(places), none, values.dtype)
+    return np.where(places == NOWHERE, np.asarray(none, values.dtype), values[places])

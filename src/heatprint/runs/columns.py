@@ -14,6 +14,30 @@ ALIGN = 8  # bytes, what typed arrays of a browser may start at
 TYPES = {"<f4": "float32", "<i4": "int32", "<i2": "int16", "|u1": "uint8"}
 
 
+class _Block:
+    """Arrays one after the other, each at a multiple of 8 bytes."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes | memoryview] = []
+        self._size = 0
+
+    def add(self, piece: np.ndarray) -> int:
+        """Append an array; where it begins."""
+        begin, pad = self._size, -piece.nbytes % ALIGN
+        self._pieces.extend((np.ascontiguousarray(piece).reshape(-1).view("u1").data, bytes(pad)))
+        self._size += piece.nbytes + pad
+        return begin
+
+    def column(self, name: str, values: np.ndarray) -> dict[str, Any]:
+        """Append a column; what a page must know to read it."""
+        width = values.shape[1] if values.ndim > 1 else 1
+        return {"name": name, "type": TYPES[values.dtype.str], "width": width, "offset": self.add(values)}
+
+    def bytes(self) -> bytes:
+        """All of it."""
+        return b"".join(self._pieces)
+
+
 def packed(shown: Shown) -> tuple[dict[str, Any], bytes]:
     """A run as what a page reads first (names, and where each column lies), and the block itself.
 
@@ -23,19 +47,7 @@ def packed(shown: Shown) -> tuple[dict[str, Any], bytes]:
     """
     source, named = _sources(shown)
     begins, text = _text(shown.ids.take(pa.array(named)))
-    pieces: list[bytes | memoryview] = []
-    columns, size = [], 0
-
-    def add(piece: np.ndarray) -> int:
-        nonlocal size
-        begin, pad = size, -piece.nbytes % ALIGN
-        pieces.extend((np.ascontiguousarray(piece).reshape(-1).view("u1").data, bytes(pad)))
-        size += piece.nbytes + pad
-        return begin
-
-    for name, values in {**shown.columns, "source": source}.items():
-        width = values.shape[1] if values.ndim > 1 else 1
-        columns.append({"name": name, "type": TYPES[values.dtype.str], "width": width, "offset": add(values)})
+    block = _Block()
     meta = {
         "name": shown.name,
         "facts": dict(shown.facts),
@@ -44,10 +56,19 @@ def packed(shown: Shown) -> tuple[dict[str, Any], bytes]:
         "strategies": list(shown.strategies),
         "digest": shown.digest,
         "rows": len(shown),
-        "columns": columns,
-        "ids": {"count": len(named), "begins": add(begins), "offset": add(text), "bytes": len(text)},
+        "columns": [block.column(name, values) for name, values in {**shown.columns, "source": source}.items()],
+        "ids": {"count": len(named), "begins": block.add(begins), "offset": block.add(text), "bytes": len(text)},
     }
-    return meta, b"".join(pieces)
+    return meta, block.bytes()
+
+
+def packed_more(shown: Shown) -> tuple[dict[str, Any], bytes]:
+    """The further columns of a run: where each lies, what could not be read in words, and the block."""
+    block = _Block()
+    columns = [block.column(name, values) for name, values in shown.more().items()]
+    broken = shown.broken()
+    others = f" So are {len(broken) - 1:,} others." if len(broken) > 1 else ""
+    return {"columns": columns, "broken": f"{broken[0]}{others}" if broken else ""}, block.bytes()
 
 
 def _sources(shown: Shown) -> tuple[np.ndarray, np.ndarray]:

@@ -137,22 +137,32 @@ class Step:
         done = {number: files for number, files in found.items() if files is not None}
         return cls(run=run, name=name, digests=done)
 
-    def rows(self, columns: Mapping[str, pa.DataType], *, needed: tuple[str, ...] = ()) -> Rows:
+    def rows(
+        self,
+        columns: Mapping[str, pa.DataType],
+        *,
+        needed: tuple[str, ...] = (),
+        broken: list[StoreError] | None = None,
+    ) -> Rows:
         """Some columns of all parts.
 
         Args:
             columns: Name to type.
             needed: Those that every part with rows must have.
+            broken: Takes the errors of parts that cannot be read, which are then left out.
 
         Raises:
-            StoreError: A file cannot be read, or does not have them.
+            StoreError: A file cannot be read, or does not have them, and there is nothing to take that.
         """
         schema = pa.schema(columns.items())
         numbers = [number for number, files in self.digests.items() if _rows(number) in files]
+
+        def read(some: list[int]) -> list[pa.Table]:
+            return [self._read(number, schema, needed, broken) for number in some]
+
         with ThreadPoolExecutor(READERS) as pool:  # a task for each file would cost a tenth of the time
             some = [numbers[start : start + FILES] for start in range(0, len(numbers), FILES)]
-            read = pool.map(lambda some: [self._read(number, schema, needed) for number in some], some)
-            tables = [table for tables in read for table in tables]
+            tables = [table for tables in pool.map(read, some) for table in tables]
         counts = np.asarray([len(table) for table in tables], np.int64)
         return Rows(
             table=pa.concat_tables([schema.empty_table(), *tables]),
@@ -160,7 +170,9 @@ class Step:
             place=(np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)).astype(np.int32),
         )
 
-    def _read(self, number: int, schema: pa.Schema, needed: tuple[str, ...]) -> pa.Table:
+    def _read(
+        self, number: int, schema: pa.Schema, needed: tuple[str, ...], broken: list[StoreError] | None
+    ) -> pa.Table:
         file = self.run / self.name / _rows(number)
         try:
             with pq.ParquetFile(file) as opened:
@@ -175,7 +187,10 @@ class Step:
             absent = {one.name: pa.nulls(len(found), one.type) for one in schema if one.name not in there}
             return pa.table({**{name: found[name] for name in there}, **absent}).select(schema.names).cast(schema)
         except UNREADABLE as error:
-            raise _damaged(self.run, file, error) from error
+            if broken is None:
+                raise _damaged(self.run, file, error) from error
+            broken.append(_damaged(self.run, file, error))
+            return schema.empty_table()
 
     def checked(self, number: int) -> bytes:
         """The file with the rows of a part, which has the digest that its mark had when the step was opened.

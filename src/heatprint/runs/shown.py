@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,7 +26,9 @@ class Shown:
         strategies: Names of the strategies of the atlas.
         digest: Of all that is shown: what a browser keeps of one run must not be shown for another.
         ids: Source image of each row, an array of text.
-        columns: Name to an array with one entry per row.
+        columns: Name to an array with one entry per row: all that a map needs to be drawn.
+        more: Further columns, read when they are first asked for.
+        broken: What of the run could not be read for them, in words.
         images: PNG of each row, where column ``"pictured"`` is 1.
         signatures: [rows, D], what neighbours are told by; None where the run has none.
         maps: Pooled heat maps.
@@ -41,21 +43,23 @@ class Shown:
     digest: str
     ids: pa.Array
     columns: Mapping[str, np.ndarray]
+    more: Callable[[], Mapping[str, np.ndarray]] = field(default=dict, repr=False)
+    broken: Callable[[], Sequence[str]] = field(default=tuple, repr=False)
     images: Pictures = field(repr=False)
     signatures: Stored | None = field(repr=False)
     maps: Maps = field(repr=False)
 
     def take(self, rows: Sequence[int]) -> Shown:
-        """These rows, in this order, without signatures; a partner that is not among them is forgotten."""
+        """These rows, in this order, with all columns and without signatures; partners not among them are forgotten."""
         index = np.asarray(rows, dtype=np.int64)
         where = np.full(len(self), NOWHERE, dtype="<i4")
         where[index] = np.arange(len(index))
-        columns = {name: values[index] for name, values in self.columns.items()}
+        columns = {name: values[index] for name, values in {**self.columns, **self.more()}.items()}
         pair = columns["pair"]
         columns["pair"] = np.where(pair >= 0, where[pair], NOWHERE).astype("<i4")
         return replace(
-            self, ids=self.ids.take(pa.array(index)), columns=columns, images=self.images.take(index), signatures=None,
-            maps=self.maps.take(index),
+            self, ids=self.ids.take(pa.array(index)), columns=columns, more=dict, images=self.images.take(index),
+            signatures=None, maps=self.maps.take(index),
         )  # fmt: skip
 
     def __len__(self) -> int:

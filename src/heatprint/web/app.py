@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from starlette.background import BackgroundTask
 from heatprint import report
 from heatprint.core.errors import HeatprintError, StoreError
 from heatprint.report.views import VIEWS
-from heatprint.runs.columns import packed
+from heatprint.runs.columns import packed, packed_more
 from heatprint.runs.inside import inside
 from heatprint.runs.read import read_shown
 from heatprint.runs.shown import Shown
@@ -108,13 +109,23 @@ def _columns(app: FastAPI, shown: Shown, *, live: bool, map_sent: Callable[[], N
     """Facts, the block of columns, pictures, and neighbours."""
     meta, points = packed(shown)
 
+    def then() -> None:
+        with suppress(StoreError):  # told to the page that asks for them
+            shown.more()
+        map_sent()
+
     @app.get("/api/run")
     def facts() -> dict[str, Any]:
         return {**meta, "live": live, "views": list(VIEWS)}
 
     @app.get("/api/points")
     def geometry() -> Response:
-        return Response(points, media_type="application/octet-stream", background=BackgroundTask(map_sent))
+        return Response(points, media_type="application/octet-stream", background=BackgroundTask(then))
+
+    @app.get("/api/more")
+    def further() -> Response:
+        told, block = packed_more(shown)
+        return Response(block, media_type="application/octet-stream", headers={"x-columns": json.dumps(told)})
 
     @app.get("/api/image/{row}.png")
     def image(row: int) -> Response:

@@ -29,15 +29,29 @@ export async function loadRun() {
     ask("api/run").then((answer) => answer.json()),
     ask("api/points").then((answer) => answer.arrayBuffer()),
   ]);
-  return unpack(facts, points, (row) => `api/image/${row}.png?of=${facts.digest}`);
+  const run = unpack(facts, points, (row) => `api/image/${row}.png?of=${facts.digest}`);
+  const drawn = new Promise((done) => { run.drawn = done; }); // to be called when the first view is on the page
+  run.late = drawn.then(() => ask("api/more")).then((answer) => add(run, answer));
+  run.late.catch(() => {}); // told by the map
+  return run;
+}
+
+// The columns that a map can be drawn without; resolves to what could not be read, in words.
+async function add(run, answer) {
+  const { columns, broken } = JSON.parse(answer.headers.get("x-columns"));
+  place(run.columns, columns, await answer.arrayBuffer(), run.count);
+  run.late = null;
+  return broken;
+}
+
+function place(columns, told, block, rows) {
+  for (const { name, type, width, offset } of told) columns[name] = new ARRAYS[type](block, offset, rows * width);
 }
 
 // facts: see columns.py; points: ArrayBuffer; image: row -> address of its picture.
 export function unpack(facts, points, image) {
   const columns = {};
-  for (const { name, type, width, offset } of facts.columns) {
-    columns[name] = new ARRAYS[type](points, offset, facts.rows * width);
-  }
+  place(columns, facts.columns, points, facts.rows);
   const { kind, label, predicted, pair, pictured, source } = columns;
   const names = unpackNames(facts.ids, points);
   const clean = facts.kinds.findIndex(({ name }) => name === "clean");

@@ -120,6 +120,7 @@ async function start() {
     state.subscribe((_, changed) => { if (changed.has("view")) { draw(run); main.focus({ preventScroll: true }); } });
     addEventListener("hashchange", () => state.reload());
     await draw(run);
+    requestAnimationFrame(() => requestAnimationFrame(run.drawn));
   } catch (error) {
     fail(error);
   }

@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-export const NO_PICTURE = "This run holds no picture of this image: of clean images it keeps those of its atlas.";
+export const NO_PICTURE = "This run holds no picture of this image: older versions kept only the clean images of the atlas.";
 const BROKEN = "The picture could not be read. Open the pair to see why.";
 
 export function photo(run, row, side) {

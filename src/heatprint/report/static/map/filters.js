@@ -64,7 +64,7 @@ export function passing(run, { kinds, filter, least }) {
   const tests = [];
   if (preset === "flipped") tests.push((row) => success[row]);
   if (preset === "moved" && moved) tests.push((row) => moved[row] > far && predicted[row] === predicted[pair[row]]);
-  if (Number.isFinite(most)) tests.push((row) => gain[row] >= 0 && gain[row] <= most);
+  if (Number.isFinite(most) && gain) tests.push((row) => gain[row] >= 0 && gain[row] <= most);
   const named = (row) => !lower || run.lower(row).includes(lower);
   const passes = new Uint8Array(run.count);
   if (!tests.length && !lower && kindOn.every(Boolean)) return passes.fill(1);

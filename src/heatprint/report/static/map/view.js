@@ -77,10 +77,11 @@ function map(main, { run, state, say }, projections) {
   const card = createCard(run);
   const legend = createLegend(toggle);
   const table = createTable(run, { open, choose, clear: () => select(null) });
-  const controls = createControls(run, state, legend.element, local, {
+  const makeControls = () => createControls(run, state, legend.element, local, {
     lines: drawLines,
     shape() { seen.shapes = shaping(run, local.shape); refreshLegend(); refreshLooks(); },
   });
+  let controls = makeControls();
   const morph = morphSlider(state, plot.setMorph);
   const modes = buttons("What dragging does", MODES, setMode);
   const projection = projectionButtons(projections, state);
@@ -214,6 +215,15 @@ function map(main, { run, state, say }, projections) {
     controls.sync(seen.colours.name);
     if (changed.has("row") && focusRow() >= 0) say(described(run, current));
   }
+  function complete(broken) { // columns have come that were not needed to draw the map
+    if (gone) return;
+    const before = controls.element;
+    controls = makeControls();
+    before.replaceWith(controls.element);
+    recolour();
+    refreshRows();
+    if (broken) say(broken);
+  }
   function placeMorph() {
     const share = Math.min(1, Math.max(0, Number(state.get().morph) || 0));
     morph.set(share);
@@ -238,6 +248,7 @@ function map(main, { run, state, say }, projections) {
   focusRow();
   plot.look(state.get().at);
   if (before && before.current !== current) focusRow(); // chosen elsewhere meanwhile: has to be in sight
+  run.late?.then(complete, (error) => { if (!gone) say(error.message); });
   const silent = state.subscribe(follow);
   document.documentElement.addEventListener("heatprint-theme", themed);
   return () => {

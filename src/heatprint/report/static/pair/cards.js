@@ -39,7 +39,7 @@ export function sideCard(run, side) {
 
 // The probability of the answer is stored; with two classes that says both.
 function remembered(run, row) {
-  const predicted = run.columns.predicted[row], sure = run.columns.confidence[row];
+  const predicted = run.columns.predicted[row], sure = run.columns.confidence?.[row];
   const probabilities = run.classes.map((_, place) => (place === predicted ? sure : run.classes.length === 2 ? 1 - sure : null));
   return { predicted, probabilities: Number.isFinite(sure) ? probabilities : run.classes.map(() => null) };
 }

@@ -105,6 +105,6 @@ async function near(row, signal) {
 function alone(run, row, clean) {
   return el("section", { class: "panel-box side" }, el("h3", {}, "Difference"),
     el("p", { class: "empty" }, run.isClean(row) && run.pictured(row) ? "No attack of this run succeeded on this image, so there is nothing to compare it with."
-      : clean >= 0 ? "The run holds no picture of the clean original: it keeps those of its atlas."
+      : clean >= 0 ? "The run holds no picture of the clean original: older versions kept those of the atlas only."
       : "The clean original of this image is not part of the run."));
 }

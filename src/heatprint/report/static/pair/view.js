@@ -65,7 +65,10 @@ export function show(main, { run, state, say }) {
   });
   document.addEventListener("keydown", keys);
   showRow(false);
+  let gone = false;
+  if (!run.live) run.late?.then(() => { if (!gone) showRow(false); }, () => {}); // how sure it was, which nobody else tells
   return () => {
+    gone = true;
     stop.abort();
     leave();
     document.removeEventListener("keydown", keys);
