@@ -56,7 +56,8 @@ class InParts:
                 self._kept.move_to_end(part)
                 return self._kept[part]
         content = self.step.checked(part)  # before anything in it is decoded
-        table = pq.ParquetFile(pa.BufferReader(content)).read(columns=["image.bytes"])
+        # without threads: one that lets go of our bytes while Python ends would abort the process
+        table = pq.ParquetFile(pa.BufferReader(content)).read(columns=["image.bytes"], use_threads=False)
         read = pc.struct_field(table["image"], "bytes")
         with self._lock:
             self._kept[part] = read
