@@ -202,7 +202,7 @@ def test_a_study_compares_successes_and_of_a_control_every_attempt(small, contro
     rows = [hit.clean.ids.index(name) for name in clean.ids]
     assert torch.equal(changed.pixels, hit.adversarial.pixels[rows])
     part = measured(small, clean, changed, METHOD, lambda *_: None)
-    told = summarised(part, available=available, control=control)
+    told = summarised([part], available=available, control=control)
     assert (told["images"], told["of"]) == (6, "attempts" if control else "successes")
     seen = compare(small, clean, changed, METHOD, target="true")
     assert told["explained"]["true"]["measures"] == seen.summary()
@@ -212,7 +212,7 @@ def test_a_study_compares_successes_and_of_a_control_every_attempt(small, contro
 def test_a_study_without_successes_says_so(small, attacked):
     nothing = Attacked(**{**vars(attacked), "success": torch.zeros(12, dtype=torch.bool)})
     clean, changed, available = chosen_pairs(nothing, 5, control=False)
-    told = summarised(measured(small, clean, changed, METHOD, lambda *_: None), available=available, control=False)
+    told = summarised([measured(small, clean, changed, METHOD)], available=available, control=False)
     assert (told["images"], told["available"]) == (0, 0)
     assert told["explained"]["predicted"]["measures"]["moved"]["median"] is None
     json.dumps(told, allow_nan=False)

