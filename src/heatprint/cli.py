@@ -12,6 +12,7 @@ import typer
 from heatprint.cli_atlas import atlas
 from heatprint.cli_card import evaluate
 from heatprint.cli_defend import defend
+from heatprint.cli_doctor import doctor
 from heatprint.cli_explain import explain
 from heatprint.cli_forensics import detect, identify
 from heatprint.cli_guard import guard
@@ -32,6 +33,7 @@ app.command()(explain)
 app.command()(atlas)
 app.command()(defend)
 app.command()(detect)
+app.command()(doctor)
 app.command()(evaluate)
 app.command()(identify)
 app.command()(serve)
@@ -151,16 +153,6 @@ def data_menagerie(
     with Shown(Console(soft_wrap=True)).step("drawing") as progress:
         write_menagerie(out, train=train, test=test, size=size, seed=seed, masks=masks, progress=progress)
     typer.echo(out)
-
-
-@app.command()
-def doctor() -> None:
-    """Print what is installed, the device, free memory and disk, and what each extra lacks."""
-    from heatprint.doctor import findings
-
-    width = max(len(name) for name, _ in findings())
-    for name, value in findings():
-        typer.echo(f"{name:{width}}  {value}")
 
 
 def _listed(room: Room) -> list[str]:

@@ -43,6 +43,7 @@ def defend(
     from dataclasses import replace
     from importlib.metadata import version
 
+    from heatprint.core.inventory import LOOP, amend
     from heatprint.core.store import write_atomic
     from heatprint.data.sources import load_dataset
     from heatprint.data.splits import sample
@@ -72,5 +73,6 @@ def defend(
         typer.echo(line)
     facts = {"run": run.resolve().name, "images": found.name, "seed": str(seed), "heatprint": version("heatprint")}
     write_atomic(run / PAGE, page(told, facts=facts))
+    amend(run, LOOP, PAGE)
     chosen = run / "models" / told["chosen"]
     typer.echo(f"\nreport: {run / PAGE}\nnumbers: {run / RESULTS}\nchosen: {chosen}")

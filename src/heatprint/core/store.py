@@ -2,7 +2,7 @@
 
     RUN/<step>/part-00012.parquet        rows (one per image)
     RUN/<step>/part-00012.safetensors    arrays
-    RUN/<step>/_done/part-00012.json     key, digests of the two files
+    RUN/<step>/_done/part-00012.json     key, digests of the two files, digest of itself
 
 A part is written under a temporary name, synced, renamed, and only then marked done. A part counts as done
 when its mark carries the expected key and both files still have the digests in the mark; anything else (a
@@ -31,7 +31,7 @@ from heatprint.core.digest import content_digest, digest
 from heatprint.core.errors import StoreError
 
 SCHEMA = 1  # of the run folder; readers refuse a newer one
-STAMP = "schema.json"
+STAMP, LOCK = "schema.json", ".lock"
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -53,14 +53,58 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
+def remove(path: Path) -> None:
+    """Take a file away, if it is there."""
+    path.unlink(missing_ok=True)
+
+
+def sweep(root: Path) -> None:
+    """Take away what a process that was killed left half written; nobody may be writing."""
+    for torn in list(root.rglob(".*.tmp")):
+        if torn.is_dir() and not torn.is_symlink():
+            shutil.rmtree(torn)
+        else:
+            torn.unlink(missing_ok=True)  # gone already with its folder
+
+
 def in_the_way(path: Path) -> Path | None:
     """The file that stands where a folder above `path` would have to be; None where nothing does."""
     return next((above for above in path.parents if above.exists() and not above.is_dir()), None)
 
 
+def as_json(value: Any) -> bytes:
+    """JSON with sorted keys: equal values give equal bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, atomically: equal values give equal bytes."""
-    write_atomic(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    """Write JSON atomically; see `as_json`."""
+    write_atomic(path, as_json(value))
+
+
+def write_mark(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON that carries its own digest, by which an altered mark is told; see `heatprint.core.inventory`."""
+    write_json(path, {**value, "seal": digest(value)})
+
+
+@contextmanager
+def held(root: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a run folder against a second writer, or with `shared` against any; the lock dies with the process.
+
+    Raises:
+        StoreError: Another process is writing here; or reading what must not change meanwhile.
+    """
+    lock = os.open(root / LOCK, os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"store: another process is writing to {root}. Wait for it, or name another folder."
+            ) from error
+        yield
+    finally:
+        os.close(lock)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +137,7 @@ class Store:
             raise StoreError(f"store: {root} is a file. Name a folder for the run.")
         if stamp.exists():
             _check_schema(stamp)
-        elif root.exists() and any(not p.name.startswith((".lock", f".{STAMP}.")) for p in root.iterdir()):
+        elif root.exists() and any(not p.name.startswith((LOCK, f".{STAMP}.")) for p in root.iterdir()):
             raise StoreError(
                 f"store: {root} is not empty and was not written by heatprint. Name an empty or new folder."
             )
@@ -106,18 +150,8 @@ class Store:
             StoreError: Another process is writing here.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StoreError(
-                    f"store: another process is writing to {self.root}. Wait for it, or name another folder."
-                ) from error
-            for torn in list(self.root.rglob(".*.tmp")):  # left by a killed process; nobody else writes now
-                if torn.is_dir() and not torn.is_symlink():
-                    shutil.rmtree(torn)
-                else:
-                    torn.unlink(missing_ok=True)  # gone already with its folder
+        with held(self.root):
+            sweep(self.root)
             write_json(self.root / STAMP, {"schema": SCHEMA})
             yield
 
@@ -149,7 +183,7 @@ class Store:
     def keep(self, step: str, index: int, key: Any, part: Part) -> None:
         """Write a part and mark it done under a key; see `memo`."""
         rows, arrays, mark = self._paths(step, index)
-        mark.unlink(missing_ok=True)
+        remove(mark)
         files = {}
         if part.rows:
             sink = pa.BufferOutputStream()
@@ -161,7 +195,7 @@ class Store:
             packed = save({k: np.ascontiguousarray(v) for k, v in part.arrays.items()})
             write_atomic(arrays, packed)
             files[arrays.name] = content_digest(packed)
-        write_json(mark, {"key": digest(SCHEMA, step, index, key), "files": files})
+        write_mark(mark, {"key": digest(SCHEMA, step, index, key), "files": files})
 
     def read(self, step: str, index: int) -> Part:
         """A finished part, rows as lists of Python values.
@@ -175,7 +209,7 @@ class Store:
             raise StoreError(f"store: {mark.relative_to(self.root)} is missing; run the study again.")
         content = {name: self._checked(self.root / step / name, expected) for name, expected in files.items()}
         return Part(
-            rows=pq.read_table(pa.BufferReader(content[rows.name])).to_pydict() if rows.name in content else {},
+            rows=_table(content[rows.name]).to_pydict() if rows.name in content else {},
             arrays=load(content[arrays.name]) if arrays.name in content else {},
         )
 
@@ -194,7 +228,7 @@ class Store:
         for mark in (self.root / step / "_done").glob("part-*.json"):
             index = int(mark.stem.removeprefix("part-"))
             for path in reversed(self._paths(step, index) if index >= count else ()):  # the mark first
-                path.unlink(missing_ok=True)
+                remove(path)
 
     def _paths(self, step: str, index: int) -> tuple[Path, Path, Path]:
         folder, name = self.root / step, f"part-{index:05d}"
@@ -206,6 +240,11 @@ class Store:
             return dict(json.loads(self._paths(step, index)[2].read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return {}
+
+
+def _table(content: bytes) -> pa.Table:
+    # without threads: one of Arrow's may let go of the bytes while Python ends, and the process aborts
+    return pq.read_table(pa.BufferReader(content), use_threads=False)
 
 
 def _check_schema(stamp: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from heatprint.core.inventory import STUDY, amend
 from heatprint.core.store import write_atomic
 from heatprint.report.html import render
 from heatprint.report.pages import as_bytes
@@ -26,4 +27,5 @@ def report(run: Path) -> Path:
         page = render(read_run(run), run)
     path = run / "report.html"
     write_atomic(path, as_bytes(page))
+    amend(run, STUDY, path.name)
     return path

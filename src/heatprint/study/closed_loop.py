@@ -15,10 +15,11 @@ from torch import Tensor
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, StoreError
+from heatprint.core.inventory import LOOP, inventoried
 from heatprint.core.protocols import Progress
 from heatprint.core.reading import read_json
 from heatprint.core.scratch import scratch_in
-from heatprint.core.store import Part, Store, write_json
+from heatprint.core.store import Part, Store, remove, write_json
 from heatprint.core.values import Batch
 from heatprint.data.sources import Dataset
 from heatprint.defences.advice import Cost, advise, shares_of
@@ -140,9 +141,9 @@ def close_loop(
     _same(store, made_from(data.test, tried, seed))
     came = None if attacked is None else _came_in(classifier, detector, identifier, attacked, fpr)
     engine = Local()
-    with store.writing(), scratch_in(store.root), closing(engine):
+    with store.writing(), scratch_in(store.root), closing(engine), inventoried(store.root, LOOP):
         for stale in (RESULTS, PAGE):
-            (store.root / stale).unlink(missing_ok=True)  # of an earlier finish
+            remove(store.root / stale)  # of an earlier finish
         models, left_out = made(classifier, data.train, candidates, store, seed=seed, watch=watch)
         workshop = Workshop(store=store, engine=engine)
         kinds = gathered(classifier, data.test, data.train, workshop, tried, seed=seed, watch=watch)

@@ -12,6 +12,7 @@ import numpy as np
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
+from heatprint.core.inventory import LABORATORY, inventoried
 from heatprint.core.scratch import scratch_in
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Batch
@@ -83,7 +84,7 @@ def forensics(
     workshop = Workshop(store=store, engine=engine)
     if stranger is not None:
         check_transfer(stranger)
-    with store.writing(), scratch_in(store.root), closing(engine):
+    with store.writing(), scratch_in(store.root), closing(engine), inventoried(store.root, LABORATORY):
         kinds = gathered(classifier, batch, learned, workshop, trials or read_trials(), seed=seed, watch=watch)
         known = replace(measured(classifier, kinds, workshop, watch), learner=learner)
         told: dict[str, Any] = {"made from": made_from(batch, trials or read_trials(), seed), "counts": _counts(known)}

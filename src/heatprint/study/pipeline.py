@@ -9,6 +9,7 @@ import logging
 from contextlib import closing
 from pathlib import Path
 
+from heatprint.core.inventory import STUDY, inventoried
 from heatprint.core.limits import is_lost_gpu
 from heatprint.core.scratch import scratch_in
 from heatprint.core.store import Store
@@ -44,14 +45,20 @@ def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT, engine: Eng
     with store.writing(), scratch_in(store.root), closing(engine):
         same_study(store, recipe)
         watch = Logged(watch, store.root / "events.jsonl")
-        try:
-            return _walked(Lab(recipe, store, watch, engine))
-        except RuntimeError as error:
-            if not is_lost_gpu(error):
-                raise
-            alone = recipe.resources.model_copy(update={"gpus": 0.0})
-            log.warning("the GPU is lost (%s): going on on the CPU", str(error).splitlines()[0])
-        return _walked(Lab(recipe.model_copy(update={"device": "cpu", "resources": alone}), store, watch, engine))
+        with inventoried(store.root, STUDY):
+            return _on_a_device(recipe, store, watch, engine)
+
+
+def _on_a_device(recipe: Recipe, store: Store, watch: Watch, engine: Engine) -> Path:
+    """Where the recipe wants it; on the CPU when the GPU is lost."""
+    try:
+        return _walked(Lab(recipe, store, watch, engine))
+    except RuntimeError as error:
+        if not is_lost_gpu(error):
+            raise
+        alone = recipe.resources.model_copy(update={"gpus": 0.0})
+        log.warning("the GPU is lost (%s): going on on the CPU", str(error).splitlines()[0])
+    return _walked(Lab(recipe.model_copy(update={"device": "cpu", "resources": alone}), store, watch, engine))
 
 
 def _walked(lab: Lab) -> Path:

@@ -15,7 +15,7 @@ from heatprint.core.digest import digest
 from heatprint.core.errors import HeatprintError
 from heatprint.core.protocols import Defence, Progress
 from heatprint.core.reading import read_json
-from heatprint.core.store import Part, Store, write_json
+from heatprint.core.store import Part, Store, remove, write_json
 from heatprint.core.values import Attacked, Batch, PlanLine
 from heatprint.data.planted import Carriers, Planted, draw_planted
 from heatprint.data.sources import Dataset
@@ -91,7 +91,7 @@ class Lab:
         """
         recipe, root = self.recipe, self._store.root
         if not self._world or self._world.leads:
-            (root / "metrics.json").unlink(missing_ok=True)  # of an earlier finish, perhaps on other images
+            remove(root / "metrics.json")  # of an earlier finish, perhaps on other images
         fresh = load(recipe.architecture, classes=data.classes, size=recipe.data.size, seed=recipe.seed)
         check_disk(root, disk_need(recipe, data, fresh, rehearse(fresh, recipe)))
         return fresh.named("clear").to(self.device)
@@ -325,7 +325,7 @@ class Lab:
                 trained, history = make(progress)
                 if self._world.leads:
                     save(trained, folder, notes={"key": key, "history": [e.told() for e in history]})
-                    self._checkpoint(name).unlink(missing_ok=True)
+                    remove(self._checkpoint(name))
             self._world.wait()
             return load(folder, name=name).to(self.device)
 

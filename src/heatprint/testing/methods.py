@@ -209,7 +209,7 @@ def _check_little(method: Clusterer, maps: np.ndarray, images: np.ndarray) -> No
 
 
 def _doubled(classifier: Classifier) -> Classifier:
-    """In float64: rules divide by sums near 0 and attacks branch on a sign, so float32 rounding may tell batches apart."""
+    """In float64: rules divide by sums near 0 and attacks branch on a sign; float32 could tell batches apart."""
     return replace(classifier, network=copy.deepcopy(classifier.network).double())
 
 
