@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,30 @@ import pytest
 import torch
 
 from heatprint import detectors
+from heatprint.cli import main
 from heatprint.core.classifier import Classifier
+from heatprint.core.digest import content_digest
 from heatprint.core.errors import HeatprintError, InvalidInput, StoreError, UnreadableData
 from heatprint.core.pictures import FORMATS, MOST_BYTES, decode, stored
 from heatprint.core.reading import parse_json, read_json, read_regular, spelled
 from heatprint.core.streams import stream
 from heatprint.data import load_files, load_folder
+from heatprint.data.sources import write_menagerie
 from heatprint.defences.worth import Worth
 from heatprint.detectors.examples import Examples
 from heatprint.detectors.features.table import measure
 from heatprint.detectors.identifier import FittedIdentifier, Identifier
 from heatprint.detectors.learners import Applied, learned
-from heatprint.live import Guard
+from heatprint.export import export
+from heatprint.live import Guard, Laboratory
 from heatprint.models import load, save
 from heatprint.models.resume import load_state, save_state
 from heatprint.models.weights import read_weights
-from heatprint.study import load_recipe
-from heatprint.study.recipe import RECIPES
+from heatprint.report import report
+from heatprint.report.views import VIEWS
+from heatprint.runs.read import read_shown
+from heatprint.study import load_recipe, study
+from heatprint.study.recipe import RECIPES, Recipe
 from heatprint.testing.hostile import bombs, images, learners, pickles, places, tables
 from heatprint.testing.hostile.damage import mangled
 from heatprint.testing.hostile.images import SIDE, Case
@@ -364,6 +372,41 @@ def test_checkpoints_that_run_something_run_nothing(tmp_path):
     assert trace.exists()  # they do run something, where nobody takes care
 
 
+@pytest.mark.parametrize("door", ["weights", "folder", "explain", "explain weights", "laboratory", "guard", "study"])
+def test_no_door_that_takes_a_path_runs_what_lies_there(door, model, fitted, tmp_path, monkeypatch, capsys):
+    trace = tmp_path / "trace"
+    evil = pickle.dumps(pickles.Runs(trace))
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "models" / "clear")
+    shutil.copytree(fitted, run / "forensics" / "fitted")
+    (run / "schema.json").write_text('{"schema": 1}')
+    (run / "models" / "clear" / "model.safetensors").write_bytes(evil)
+    (tmp_path / "evil.pt").write_bytes(evil)
+    (tmp_path / "evil.toml").write_bytes(evil)
+    (tmp_path / "cat.png").write_bytes(images.written(images.scene(), "PNG"))
+    explain = ["explain", str(tmp_path / "cat.png"), "--model"]
+    lines = {
+        "explain": [*explain, str(run / "models" / "clear")],
+        "explain weights": [*explain, "vgg-slim", "--classes", "a,b", "--weights", str(tmp_path / "evil.pt")],
+        "study": ["study", "--recipe", str(tmp_path / "evil.toml"), "--out", str(tmp_path / "out")],
+    }
+    calls = {
+        "weights": lambda: load("vgg-slim", classes=("a", "b"), size=32, weights=tmp_path / "evil.pt"),
+        "folder": lambda: load(run / "models" / "clear"),
+        "laboratory": lambda: Laboratory.open(run),
+        "guard": lambda: Guard.load(run / "models" / "clear", run),
+    }
+    if door in calls:
+        with pytest.raises(HeatprintError):
+            calls[door]()
+    else:
+        monkeypatch.setattr(sys, "argv", ["heatprint", *lines[door]])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert "Traceback" not in capsys.readouterr().err
+    assert not trace.exists()
+
+
 def test_weights_that_are_no_file_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.pt")
     (tmp_path / "folder.safetensors").mkdir()
@@ -603,3 +646,217 @@ def test_recipes_that_are_none_are_told_their_mistakes(tmp_path):
     os.mkfifo(tmp_path / "pipe.toml")
     with pytest.raises(InvalidInput, match="not a regular file"):
         within(SECONDS, lambda: load_recipe(tmp_path / "pipe.toml"))
+
+
+MANY = """
+import faulthandler, resource, sys
+from heatprint.core.errors import UnreadableData
+from heatprint.core.pictures import decode
+from heatprint.testing.hostile import bombs, images
+import numpy as np
+
+kind, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+cases = images.damaged(first, count) if kind == "damaged" else bombs.truncated(count)
+before, read, done = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0, 0
+for case in cases:
+    faulthandler.dump_traceback_later(30, exit=True)  # one file must not take so long
+    done += 1
+    try:
+        pixels = decode(case.content, images.SIDE)
+    except UnreadableData as error:
+        assert case.pixels is None and str(error).isprintable(), (case.name, str(error))
+    else:
+        assert not case.refused, case.name
+        read += 1
+faulthandler.cancel_dump_traceback_later()
+print(done, read, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "first", "count"), [("damaged", 3, 4000), ("damaged", 4, 4000), ("truncated", 0, 50)])
+def test_thousands_of_damaged_images_neither_end_the_process_nor_fill_it(kind, first, count):
+    """In a process of its own: a decoder that crashed would take this one along."""
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, kind, str(first), str(count)],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    cases, read, more = map(int, done.stdout.split())
+    assert cases >= 4000
+    assert 0 < read < cases / 2
+    assert more < 200, f"{more} MiB"
+
+
+@pytest.mark.slow
+def test_large_bombs_neither_hang_nor_grow():
+    for name, (wrong, more, own) in grown(100_000_000, 250).items():
+        assert not wrong, (name, wrong)
+        assert more <= 150 + 3 * own, name
+
+
+@pytest.mark.slow
+def test_the_largest_pictures_are_decoded_one_at_a_time():
+    """Six at once, of as many pixels as are taken: as much memory as two, and not as six."""
+    code = """
+import io, resource
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from heatprint.core.pictures import decode
+sink = io.BytesIO()
+Image.new("RGBA", (8000, 8000)).save(sink, "PNG")
+content = sink.getvalue()
+decode(content, 8)
+one = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with ThreadPoolExecutor(6) as pool:
+    list(pool.map(lambda _: decode(content, 8), range(6)))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / one)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250, check=True)
+    assert float(done.stdout) < 2
+
+
+@pytest.mark.slow
+def test_hundreds_of_cards_fitted_folders_and_checkpoints_are_survived(fitted, model, tmp_path):
+    assert answer_all(fitted, model, tmp_path / "fitted", fitted_damage(fitted, 60)) > 400
+    shutil.copytree(model, tmp_path / "model")
+    digest, whole = load(model).digest, (model / "model.safetensors").read_bytes()
+    for number in range(300):
+        (tmp_path / "model" / "model.safetensors").write_bytes(mangled(whole, stream(number, "weights")))
+        refused_or_the_same(tmp_path / "model", digest)
+    (tmp_path / "model" / "model.safetensors").write_bytes(whole)
+    for _, content in cards(model, 300):
+        (tmp_path / "model" / "card.json").write_bytes(content)
+        within(SECONDS, lambda: refused_or_the_same(tmp_path / "model", digest))
+    torch.save(load(model).trainable.state_dict(), tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    for number in range(300):
+        (tmp_path / "w.pt").write_bytes(mangled(whole, stream(number, "checkpoint")))
+        with contextlib.suppress(UnreadableData):
+            read_weights(tmp_path / "w.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny", "paper-slim", "clever-hans"])
+def test_every_recipe_with_any_value_replaced_is_told_its_mistakes(name, tmp_path):
+    right = [
+        within(SECONDS, lambda content=content: tried(tmp_path / "r.toml", content))
+        for _, content in tables.recipes(recipe_text(name))
+    ]
+    assert len(right) > 500
+    assert sum(right) < len(right) / 3
+
+
+def all_of(folder: Path) -> Recipe:
+    """The recipe `tiny` on all images of a folder."""
+    tiny = load_recipe("tiny", data=str(folder))
+    return tiny.model_copy(update={"data": tiny.data.model_copy(update={"train": None, "test": None})})
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> Path:
+    """A run over good images alone: drawn ones, every readable kind, every name."""
+    root = tmp_path_factory.mktemp("good")
+    data = root / "animals"
+    write_menagerie(data, train=40, test=16, size=64)
+    for kind in ("cats", "dogs"):
+        put(data / "training_set" / kind / "kinds", images.readable())
+        places.well_named(data / "test_set" / kind)
+    study(all_of(data), root / "run")
+    return root
+
+
+@pytest.mark.slow
+def test_a_study_over_hostile_files_names_every_one_and_is_that_of_the_good_ones(good, tmp_path):
+    data, trace = tmp_path / "animals", tmp_path / "trace"
+    shutil.copytree(good / "animals", data, symlinks=True)
+    bad = set()
+    for part, kind in (("training_set", "cats"), ("test_set", "dogs")):
+        folder = data / part / kind
+        found = [
+            case for case in (*bombs.disguised(str(trace)), *bombs.claiming(), *bombs.bombs(300_000)) if case.refused
+        ]
+        bad |= {f"{part}/{kind}/0 bad/{name}" for name in put(folder / "0 bad", iter(found))}
+        cut = (case for case in bombs.truncated(4) if case.refused)
+        bad |= {f"{part}/{kind}/z bad/{name}" for name in put(folder / "z bad", cut)}
+        bad |= {f"{part}/{kind}/places/{spelled(name)}" for name in places.misplaced(folder / "places")}
+    (data / "training_set" / "wolves").symlink_to(data)
+    bad |= {"training_set/wolves"}
+    bad |= {f"test_set/{kind}/named.png" for kind in ("cats", "dogs")}
+    assert len(bad) > 300
+    page = within(500, lambda: study(all_of(data), tmp_path / "run"))
+    card = json.loads((tmp_path / "run" / "run.json").read_bytes())
+    skipped = {one["id"]: one["reason"] for one in card["data"].pop("skipped")}
+    assert set(skipped) == bad
+    assert all(skipped.values())
+    assert not trace.exists()
+    text = page.read_text(encoding="utf-8")
+    assert all(escape(name) in text and escape(reason) in text for name, reason in skipped.items())
+    assert "<img src=x onerror" not in text
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == (good / "run" / "metrics.json").read_bytes()
+    alone = json.loads((good / "run" / "run.json").read_bytes())
+    assert {one["id"] for one in alone["data"].pop("skipped")} == {
+        f"test_set/{kind}/named.png" for kind in ("cats", "dogs")
+    }
+    assert card == alone
+
+
+@pytest.mark.slow
+def test_a_study_resumes_over_what_others_put_into_its_folder(good, tmp_path):
+    """Whatever is no longer what was written is made again; what was put there does not run."""
+    run, trace = tmp_path / "run", tmp_path / "trace"
+    shutil.copytree(good / "run", run)
+    evil = pickle.dumps(pickles.Runs(trace))
+    for name in ("models/clear/model.safetensors", "images/train.npy", "figures/part-00000.safetensors"):
+        (run / name).write_bytes(evil)
+    for name in ("models/fgsm_immune/card.json", "images/_done/images.json", ".verified.json"):
+        (run / name).write_bytes(tables.texts()["nested object"])
+    (run / "attacks/clear/fgsm/test/part-00000.parquet").write_bytes(tables.rows()["claims"])
+    (run / "attacks/clear/pgd/test/_done/part-00000.json").write_bytes(tables.texts()["pairs"])
+    study(all_of(good / "animals"), run)
+    assert (run / "metrics.json").read_bytes() == (good / "run" / "metrics.json").read_bytes()
+    assert not trace.exists()
+    (run / "recipe.json").write_bytes(tables.texts()["nested list"])
+    with pytest.raises(StoreError, match=r"recipe\.json is damaged"):
+        study(all_of(good / "animals"), run)
+
+
+def forgeries(run: Path) -> Iterator[tuple[str, bytes]]:
+    """Contents for the files of a run folder, which their marks then vouch for."""
+    for name in ("run.json", "metrics.json"):
+        document = json.loads((run / name).read_bytes())
+        yield from ((name, content) for content in tables.texts().values())
+        yield from ((name, content) for _, content in tables.retyped(document, 60))
+    for step in ("figures", "global", "atlas/images", "atlas/cards", "attacks/clear/fgsm/test"):
+        for suffix, contents in (("parquet", tables.rows()), ("safetensors", tables.arrays())):
+            name = f"{step}/part-00000.{suffix}"
+            whole = (run / name).read_bytes()
+            yield from ((name, content) for content in contents.values())
+            yield from ((name, mangled(whole, stream(number, name))) for number in range(5))
+
+
+def vouched(run: Path, name: str, content: bytes) -> None:
+    """Write a file and, where it is of a part, its digest into the part's mark."""
+    (run / name).write_bytes(content)
+    mark = (run / name).parent / "_done" / "part-00000.json"
+    if mark.exists():
+        told = json.loads(mark.read_bytes())
+        mark.write_text(json.dumps(told | {"files": told["files"] | {Path(name).name: content_digest(content)}}))
+
+
+@pytest.mark.slow
+def test_a_run_folder_that_anybody_wrote_is_shown_or_said_to_be_damaged(good, tmp_path):
+    run, count = tmp_path / "run", 0
+    doors = (lambda: report(run), lambda: export(run, "csv", tmp_path / f"csv {count}"), lambda: read_shown(run),
+             *(lambda view=view: view(run) for view in VIEWS.values()))  # fmt: skip
+    for name, content in forgeries(good / "run"):
+        shutil.copytree(good / "run", run, dirs_exist_ok=True)
+        vouched(run, name, content)
+        for door in doors if count % 4 == 0 else doors[1:3]:
+            with contextlib.suppress(HeatprintError):
+                within(SECONDS, door)
+        count += 1
+    assert count > 300
