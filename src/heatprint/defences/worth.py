@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor
 
 from heatprint.core.classifier import Classifier
@@ -14,6 +15,7 @@ from heatprint.core.errors import InvalidInput, StoreError
 from heatprint.detectors import saved
 from heatprint.detectors.door import check_pixels
 from heatprint.detectors.features.table import measure
+from heatprint.detectors.heat_print import check_features
 from heatprint.detectors.learners import applied, evenly, learned
 
 NAME = "worth"
@@ -26,7 +28,7 @@ class _Card(saved.Card):
     classifier: str
     families: tuple[str, ...]
     rivals: int
-    remedies: tuple[str, ...]
+    remedies: tuple[str, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -129,8 +131,12 @@ class Worth:
         """
         card, arrays = saved.read(Path(folder), NAME, _Card)
         usual, empty = arrays.get("usual", np.empty(0)), np.empty(0, dtype=np.uint8)
-        if usual.shape != (len(card.remedies),) or not len(usual):
-            raise StoreError(f"worth: {folder} tells of {len(card.remedies)} remedies. Run `defend` again.")
+        try:
+            check_features("worth", card.families, card.rivals)
+        except InvalidInput as error:
+            raise StoreError(f"worth: {folder} holds a damaged card ({error}). Run `defend` again.") from error
+        if usual.shape != (len(card.remedies),):
+            raise StoreError(f"worth: {folder} does not tell of {len(card.remedies)} remedies. Run `defend` again.")
         return cls(
             classifier=card.classifier, families=card.families, rivals=card.rivals, remedies=card.remedies, usual=usual,
             learners=tuple(arrays.get(f"learner.{row}", empty) for row in range(len(card.remedies))),

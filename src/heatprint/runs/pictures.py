@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from heatprint.core.errors import StoreError
+from heatprint.core.reading import fitting_together
 from heatprint.runs.parts import NOWHERE, Step
 
 KEPT = 64 * 2**20  # bytes of pictures of a step that stay in memory; the part read last stays whatever it has
@@ -45,10 +46,12 @@ class InParts:
 
     def png(self, part: int, place: int) -> bytes:
         """See `Source`."""
-        found = self._part(part)[place].as_py()
-        if found is None:
-            raise StoreError(f"{self.step.name}, part {part}, row {place}: there is no picture in this row.")
-        return bytes(found)
+        where = f"{self.step.name}, part {part}"
+        with fitting_together(lambda what: StoreError(f"{where} is damaged ({what})."), OSError, pa.ArrowException):
+            found = self._part(part)[place].as_py()
+            if found is None:
+                raise StoreError(f"{where}, row {place}: there is no picture in this row.")
+            return bytes(found)
 
     def _part(self, part: int) -> pa.ChunkedArray:
         with self._lock:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from heatprint.core.reading import fitting_together
 from heatprint.runs.attempts import at, matched, read_attempts
-from heatprint.runs.card import Card, read_card
+from heatprint.runs.card import Card, read_card, unfinished
 from heatprint.runs.charted import Charted, codes, read_charted
 from heatprint.runs.details import confidence, located, moved, outcomes
 from heatprint.runs.heat import Maps
@@ -33,6 +34,11 @@ def read_shown(folder: Path, *, distances: bool = True) -> Shown:
     Raises:
         StoreError: It is not a finished run with an atlas, or damaged.
     """
+    with fitting_together(lambda what: unfinished(folder, f"what it holds does not fit together ({what})")):
+        return _shown(folder, distances=distances)
+
+
+def _shown(folder: Path, *, distances: bool) -> Shown:
     card = read_card(folder)
     found = read_charted(folder)
     signatures = found.step.arrays().get("signatures")
