@@ -16,7 +16,7 @@ from heatprint.cli_doctor import doctor
 from heatprint.cli_explain import explain
 from heatprint.cli_forensics import detect, identify
 from heatprint.cli_guard import guard
-from heatprint.cli_inputs import EngineName, Workers
+from heatprint.cli_inputs import EngineName, Workers, here
 from heatprint.cli_serve import serve
 from heatprint.cli_train import train
 from heatprint.core.errors import HeatprintError
@@ -72,7 +72,9 @@ def options(
 
 @app.command()
 def study(
-    out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")],
+    out: Annotated[
+        str, typer.Option(help="Run folder, or s3://BUCKET/RUN and the like; the same command again resumes it.")
+    ],
     recipe: Annotated[str, typer.Option(help="A built-in recipe (see `heatprint list recipes`) or a .toml file.")] = (
         "quick"
     ),
@@ -83,6 +85,9 @@ def study(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda, instead of the recipe's.")] = None,
     engine: EngineName = "local",
     workers: Workers = None,
+    work: Annotated[
+        Path | None, typer.Option(help="With an address: local folder to work in, instead of one in the cache.")
+    ] = None,
 ) -> None:
     """Run the whole experiment: train, attack, explain, map, defend, evaluate, report."""
     import logging
@@ -101,15 +106,28 @@ def study(
     chosen = load_recipe(recipe, data=data, seed=seed, device=device)
     console.print(f"heatprint study: recipe {chosen.name}, seed {chosen.seed}, into {out}", highlight=False)
     try:
-        path = run(chosen, out, watch=Shown(console), engine=engines.make(engine, workers=workers))
+        path = run(chosen, out, watch=Shown(console), engine=engines.make(engine, workers=workers), work=work)
     except KeyboardInterrupt:
         console.print("\nStopped. Everything finished so far is kept: the same command again resumes.")
         raise typer.Exit(130) from None
-    console.print(f"report: {path}", highlight=False)
+    there = f"{out.rstrip('/')}/{path.name}, and here: " if "://" in out else ""
+    console.print(f"report: {there}{path}", highlight=False)
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A finished run folder.")]) -> None:
+def fetch(
+    address: Annotated[str, typer.Argument(help="Of a run on an object store: s3://BUCKET/RUN and the like.")],
+    out: Annotated[Path, typer.Argument(help="Folder: new, empty, or an earlier copy.")],
+) -> None:
+    """Copy a run from an object store, or what has changed since: for serve, report, export, doctor."""
+    from heatprint.study.remote import fetched
+
+    fetched(address, out)
+    typer.echo(out)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A finished run folder.", callback=here)]) -> None:
     """Write report.html of a run again."""
     from heatprint.report import report as write
 
@@ -118,7 +136,7 @@ def report(run: Annotated[Path, typer.Argument(help="A finished run folder.")]) 
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="A finished run folder with an atlas.")],
+    run: Annotated[Path, typer.Argument(help="A finished run folder with an atlas.", callback=here)],
     to: Annotated[str, typer.Option(help="csv, huggingface or virelay.")],
     out: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heatprint.cli_inputs import here
 from heatprint.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ WIDE = 72  # characters of a path, at most, up to which the columns are aligned
 
 
 def doctor(
-    run: Annotated[Path | None, typer.Argument(help="A run folder, every byte of which is checked.")] = None,
+    run: Annotated[Path | None, typer.Argument(help="A run folder, to be checked to the byte.", callback=here)] = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Remove what is damaged, and compute again what can be.")
     ] = False,

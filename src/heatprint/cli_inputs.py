@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,23 @@ EngineName = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="Parts computed at a time; by default one on each core.")]
 
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")  # what a path makes of s3://bucket
+
 METHOD, SIZE = "lrp.sequential_preset_a_flat", 112
+
+
+def here(run: Path | None) -> Path | None:
+    """A run folder of this machine, as the option of a command that only reads such.
+
+    Raises:
+        InvalidInput: It is the address of an object store.
+    """
+    if run is not None and ADDRESS.match(str(run)):
+        raise InvalidInput(
+            f"{run}: this command needs a folder of this machine. Copy the run there: heatprint fetch ADDRESS DIR, "
+            "and name DIR."
+        )
+    return run
 
 
 def read_classifier(model: str, classes: str, weights: Path | None, size: int) -> Classifier:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heatprint.cli_inputs import here
 from heatprint.core.errors import HeatprintError, InvalidInput
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MODEL = "models/clear"
 
 
 def serve(
-    run: Annotated[Path, typer.Argument(help="A finished run folder with an atlas.")],
+    run: Annotated[Path, typer.Argument(help="A finished run folder with an atlas.", callback=here)],
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let the network in.")] = (
         "127.0.0.1"
     ),

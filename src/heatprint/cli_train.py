@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from heatprint.cli_inputs import here
+
 
 def train(
-    out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command again resumes it.", callback=here)],
     recipe: Annotated[str, typer.Option(help="A built-in recipe (see `heatprint list recipes`) or a .toml file.")] = (
         "quick"
     ),

@@ -18,6 +18,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from heatprint.core.errors import StoreError
 
 SCHEMA = 1  # of the run folder; readers refuse a newer one
 STAMP, LOCK = "schema.json", ".lock"
+_LISTENER: ContextVar[Callable[[Path], object]] = ContextVar("listener", default=lambda path: None)
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -51,11 +53,28 @@ def write_atomic(path: Path, content: bytes) -> None:
         os.fsync(folder)  # the rename itself must reach the disk, too
     finally:
         os.close(folder)
+    announce(path)
 
 
 def remove(path: Path) -> None:
     """Take a file away, if it is there."""
     path.unlink(missing_ok=True)
+    announce(path)
+
+
+@contextmanager
+def announced_to(listener: Callable[[Path], object]) -> Iterator[None]:
+    """Tell somebody of each file that was finished or taken away, inside."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def announce(path: Path) -> None:
+    """A file was finished, or taken away."""
+    _LISTENER.get()(path)
 
 
 def sweep(root: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("explain", "hub", "web", "ray", "export", "test", "bench", "torchattacks")
+EXTRAS = ("explain", "hub", "web", "ray", "remote", "export", "test", "bench", "torchattacks")
 
 
 def findings() -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ from heatprint.core.errors import MissingExtra, StoreError, UnreadableData
 from heatprint.core.inventory import read_mark
 from heatprint.core.protocols import Progress, silent
 from heatprint.core.reading import read_json
-from heatprint.core.store import Store, remove, write_atomic, write_json, write_mark
+from heatprint.core.store import Store, announce, remove, write_atomic, write_json, write_mark
 from heatprint.core.values import PIECE, PRINT, Batch
 from heatprint.data.folder import Skipped
 from heatprint.data.sources import Dataset, load_dataset, state_of
@@ -194,6 +194,7 @@ def _write_pixels(path: Path, pixels: np.ndarray) -> None:
         torn.replace(path)
     finally:
         torn.unlink(missing_ok=True)
+    announce(path)
 
 
 def _kept(root: Path, key: str) -> Dataset:

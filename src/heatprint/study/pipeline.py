@@ -17,36 +17,48 @@ from heatprint.study.checks import same_study
 from heatprint.study.engines import Engine, Local
 from heatprint.study.progress import SILENT, Logged, Watch
 from heatprint.study.recipe import Recipe
+from heatprint.study.remote import worked_in
 from heatprint.study.results import metrics, run_card
 from heatprint.study.steps import Lab
 
 log = logging.getLogger("heatprint")
 
 
-def study(recipe: Recipe, out: str | Path, *, watch: Watch = SILENT, engine: Engine | None = None) -> Path:
+def study(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    watch: Watch = SILENT,
+    engine: Engine | None = None,
+    work: str | Path | None = None,
+) -> Path:
     """Run a recipe, or what is missing of it.
 
     Args:
         recipe: See `load_recipe`.
         out: The run folder; a rerun computes only what is not there, with equal results. While it runs, the folder is
-            not a finished one: ``metrics.json`` is taken away first and written last.
+            not a finished one: ``metrics.json`` is taken away first and written last. Or the address of a folder on
+            an object store, such as ``"s3://bucket/run"``; see `heatprint.study.remote`.
         watch: Shows progress.
         engine: Computes the parts (`heatprint.study.engines.make`); by default processes on this machine, one a core.
             The results do not depend on it.
+        work: Local folder for a run on an object store; by default one in the cache, by the address.
 
     Returns:
-        The path of the report. ``events.jsonl`` beside it has the progress for machines to read.
+        The local path of the report. ``events.jsonl`` beside it has the progress for machines to read.
 
     Raises:
         StoreError: Another process is writing to the folder, it holds something else, or the disk has no room for it.
         EngineError: Workers died again and again.
+        MissingExtra: An object store needs fsspec.
     """
-    store, engine = Store(Path(out)), engine or Local()
-    with store.writing(), scratch_in(store.root), closing(engine):
-        same_study(store, recipe)
-        watch = Logged(watch, store.root / "events.jsonl")
-        with inventoried(store.root, STUDY):
-            return _on_a_device(recipe, store, watch, engine)
+    engine = engine or Local()
+    with worked_in(out, work) as root, closing(engine):
+        store = Store(root)
+        with store.writing(), scratch_in(root):
+            same_study(store, recipe)
+            with inventoried(root, STUDY):
+                return _on_a_device(recipe, store, Logged(watch, root / "events.jsonl"), engine)
 
 
 def _on_a_device(recipe: Recipe, store: Store, watch: Watch, engine: Engine) -> Path:
