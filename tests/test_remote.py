@@ -183,6 +183,16 @@ def test_a_folder_is_brought_up_to_date_and_no_more(address, tmp_path, undisturb
     assert here(tmp_path / "two") == undisturbed
 
 
+def test_objects_cannot_be_fetched_to_anywhere_else(tmp_path):
+    objects = Objects("memory://bucket/strange")
+    for name in ("../evil", "models/../../evil", ".lock", "models/.x.tmp", "a//b"):
+        MemoryFileSystem.store[f"/bucket/strange/{name}"] = MemoryFileSystem(skip_instance_cache=True).open("x", "wb")
+    objects.write("schema.json", b'{"schema": 1}')
+    assert len(objects.names()) == 6
+    fetched(objects.address, tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".lock", "run", "schema.json"]
+
+
 def test_a_folder_of_another_study_is_refused_and_one_in_the_cache_gives_way(address, tmp_path, monkeypatch):
     with worked(address, tmp_path / "one") as root:
         steps(root)

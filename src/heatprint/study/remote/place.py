@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from heatprint.study.remote.fetch import bring
 from heatprint.study.remote.lease import Lease
 from heatprint.study.remote.mirror import Mirror
 from heatprint.study.remote.objects import Objects
+
+log = logging.getLogger("heatprint")
 
 
 def is_address(out: str | Path) -> bool:
@@ -61,6 +64,7 @@ def worked_in(
                 with announced_to(mirror.changed):
                     yield root
             finally:
+                log.info("sending what is finished to %s", objects.address)
                 mirror.flush()  # also what was finished before something went wrong
                 mirror.journal()
                 mirror.flush()
