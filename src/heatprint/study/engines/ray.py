@@ -46,7 +46,7 @@ class Ray:
             raise MissingExtra("ray", "ray", "engine: 'ray'") from error
         self._ray: Any = ray
         self._address, self._workers = address, workers
-        self._joined = False
+        self._joined = self._began = False
 
     def compute(
         self, classifier: Classifier, pending: Sequence[Pending], limits: Limits, within: Callable[[int], Progress]
@@ -79,7 +79,7 @@ class Ray:
         """Leave the cluster; one that was started here ends."""
         if self._joined:
             self._ray.shutdown()
-            self._joined = False
+            self._joined = self._began = False
 
     def _join(self, limits: Limits) -> None:
         if self._ray.is_initialized():
@@ -93,11 +93,12 @@ class Ray:
             if self._address:
                 raise _unreachable(self._address, error) from error
             self._ray.init(num_cpus=self._workers and self._workers * limits.threads, include_dashboard=False, **told)
+            self._began = True
         self._joined = True
 
     def _places(self, limits: Limits) -> int:
         if self._workers:
-            return self._workers
+            return AHEAD * self._workers if self._began else self._workers  # one that was begun here has no more cores
         has = self._ray.cluster_resources()
         most = has.get("GPU", 0) / limits.gpus if limits.gpus else has.get("CPU", 1) / limits.threads
         return AHEAD * max(1, int(most))
