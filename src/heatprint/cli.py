@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,10 @@ from heatprint.cli_inputs import EngineName, Workers, here
 from heatprint.cli_serve import serve
 from heatprint.cli_train import train
 from heatprint.core.errors import HeatprintError
+from heatprint.core.interrupts import ends, on_ctrl_c, stoppable
+
+ROOM = ". Make room on that disk: what is finished is kept, and the same command again goes on."
+HINTS = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EROFS: ". It can only be read: name another folder."}
 
 app = typer.Typer(
     help="Inspect adversarial attacks on image classifiers through explainable AI.",
@@ -95,9 +100,11 @@ def study(
     from rich.console import Console
     from rich.logging import RichHandler
 
-    from heatprint.study import engines, load_recipe
-    from heatprint.study import study as run
-    from heatprint.study.progress import Shown
+    stopped = "Stopped. Everything finished so far is kept: the same command again resumes."
+    with on_ctrl_c(ends(stopped)):
+        from heatprint.study import engines, load_recipe
+        from heatprint.study import study as run
+        from heatprint.study.progress import Shown
 
     console = Console(soft_wrap=True)
     log = logging.getLogger("heatprint")  # which path a network takes, and why
@@ -105,11 +112,8 @@ def study(
     log.addHandler(RichHandler(console=console, show_time=False, show_level=False, show_path=False))
     chosen = load_recipe(recipe, data=data, seed=seed, device=device)
     console.print(f"heatprint study: recipe {chosen.name}, seed {chosen.seed}, into {out}", highlight=False)
-    try:
+    with stoppable(stopped):
         path = run(chosen, out, watch=Shown(console), engine=engines.make(engine, workers=workers), work=work)
-    except KeyboardInterrupt:
-        console.print("\nStopped. Everything finished so far is kept: the same command again resumes.")
-        raise typer.Exit(130) from None
     there = f"{out.rstrip('/')}/{path.name}, and here: " if "://" in out else ""
     console.print(f"report: {there}{path}", highlight=False)
 
@@ -213,5 +217,6 @@ def main() -> None:
         typer.echo(f"heatprint: {error}", err=True)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder without permission: nothing of ours is wrong
-        typer.echo(f"heatprint: {error.strerror or error}: {error.filename or 'a file'}", err=True)
+        hint = HINTS.get(error.errno or 0, "")
+        typer.echo(f"heatprint: {error.strerror or error}: {error.filename or 'a file'}{hint}", err=True)
         sys.exit(2)

@@ -17,12 +17,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from heatprint.core.digest import digest, file_digest
+from heatprint.core.digest import file_digest
 from heatprint.core.errors import StoreError
-from heatprint.core.reading import read_json
-from heatprint.core.store import as_json, remove, write_mark
+from heatprint.core.store import read_mark, remove, write_mark
 
 STUDY, LABORATORY, LOOP = OWNERS = ("study", "forensics", "defence")
 DONE, MODELS, CARD, WEIGHTS = "_done", "models", "card.json", "model.safetensors"
@@ -90,26 +88,6 @@ def read_inventory(root: Path, name: str) -> Inventory:
     if not isinstance(files, dict) or not isinstance(steps, dict):
         raise StoreError(f"store: {path_of(root, name)} is damaged: it is no inventory.")
     return Inventory(files=files, steps=steps)
-
-
-def read_mark(path: Path) -> dict[str, Any]:
-    """What `write_mark` wrote; of an older version without its digest, as it is.
-
-    Raises:
-        FileNotFoundError: There is none.
-        StoreError: It is damaged.
-    """
-    try:
-        found = read_json(path)
-        if as_json(found) != path.read_bytes():
-            raise ValueError("it is not as it was written")
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:
-        raise StoreError(f"store: {path} is damaged ({error}).") from error
-    if not isinstance(found, dict) or found.pop("seal", None) not in (None, digest(found)):
-        raise StoreError(f"store: {path} is damaged: it has another digest than it says.")
-    return found
 
 
 def _loose(root: Path, name: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,7 @@ from safetensors.numpy import load, save
 
 from heatprint.core.digest import content_digest, digest
 from heatprint.core.errors import StoreError
+from heatprint.core.reading import read_json
 
 SCHEMA = 1  # of the run folder; readers refuse a newer one
 STAMP, LOCK = "schema.json", ".lock"
@@ -38,11 +39,18 @@ _LISTENER: ContextVar[Callable[[Path], object]] = ContextVar("listener", default
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or the next process after a crash, sees all of it or nothing."""
+    with replacing(path) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece; what is at `path` is replaced at the end, when all of it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torn = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with torn.open("wb") as stream:
-            stream.write(content)
+        with naming(path), torn.open("wb") as stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         torn.replace(path)
@@ -86,6 +94,16 @@ def sweep(root: Path) -> None:
             torn.unlink(missing_ok=True)  # gone already with its folder
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing a file say which: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def in_the_way(path: Path) -> Path | None:
     """The file that stands where a folder above `path` would have to be; None where nothing does."""
     return next((above for above in path.parents if above.exists() and not above.is_dir()), None)
@@ -102,8 +120,29 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_mark(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON that carries its own digest, by which an altered mark is told; see `heatprint.core.inventory`."""
+    """Write JSON that carries its own digest, by which an altered mark is told; see `read_mark`."""
+    value = json.loads(as_json(value))  # as it will be read: a tuple is a list then
     write_json(path, {**value, "seal": digest(value)})
+
+
+def read_mark(path: Path) -> dict[str, Any]:
+    """What `write_mark` wrote, to the byte.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StoreError: It is damaged.
+    """
+    try:
+        found = read_json(path)
+        if as_json(found) != path.read_bytes():
+            raise ValueError("it is not as it was written")
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise StoreError(f"store: {path} is damaged ({error}).") from error
+    if not isinstance(found, dict) or found.pop("seal", "") != digest(found):
+        raise StoreError(f"store: {path} is damaged: it has another digest than it says.")
+    return found
 
 
 @contextmanager
@@ -244,9 +283,10 @@ class Store:
 
     def trim(self, step: str, count: int) -> None:
         """Remove the parts of a step from number `count` on, which an earlier, larger set of images left."""
-        for mark in (self.root / step / "_done").glob("part-*.json"):
-            index = int(mark.stem.removeprefix("part-"))
-            for path in reversed(self._paths(step, index) if index >= count else ()):  # the mark first
+        folder = self.root / step
+        for path in (*(folder / "_done").glob("part-*.json"), *folder.glob("part-*")):  # the marks first
+            number = path.stem.removeprefix("part-")
+            if number.isdigit() and int(number) >= count:
                 remove(path)
 
     def _paths(self, step: str, index: int) -> tuple[Path, Path, Path]:
@@ -254,10 +294,10 @@ class Store:
         return folder / f"{name}.parquet", folder / f"{name}.safetensors", folder / "_done" / f"{name}.json"
 
     def _mark(self, step: str, index: int) -> dict[str, Any]:
-        """What the mark of a part says; nothing where it is missing or torn."""
+        """What the mark of a part says; nothing where it is missing or damaged."""
         try:
-            return dict(json.loads(self._paths(step, index)[2].read_bytes()))
-        except (FileNotFoundError, ValueError, TypeError):
+            return read_mark(self._paths(step, index)[2])
+        except (FileNotFoundError, StoreError):
             return {}
 
 

@@ -90,21 +90,21 @@ class Distil:
         """
         del attacked
         student_start = self._start(classifier, torch_seed(seed, "distil/student"))
-        with files(checkpoint, "teacher") as (kept,):
-            if self.teacher:
-                teacher = checked(self._saved().to(classifier.device), classifier)
-            else:
-                start = self._start(classifier, torch_seed(seed, "distil/teacher"))
-                teacher, _ = train(
-                    start, train_batch, self.training, objective=Tempered(temperature=self.temperature),
-                    seed=torch_seed(seed, "distil/teacher"), checkpoint=kept, progress=stage(progress, 0, 2, "teacher"),
-                )  # fmt: skip
-            soft = (predict(teacher, train_batch.pixels) / self.temperature).softmax(1)
-            student, _ = train(
-                student_start, train_batch, self.training, objective=Soft(temperature=self.temperature, soft=soft),
-                seed=torch_seed(seed, "distil/student"), checkpoint=checkpoint,
-                progress=progress if self.teacher else stage(progress, 1, 2, "student"),
+        (kept,) = files(checkpoint, "teacher")
+        if self.teacher:
+            teacher = checked(self._saved().to(classifier.device), classifier)
+        else:
+            start = self._start(classifier, torch_seed(seed, "distil/teacher"))
+            teacher, _ = train(
+                start, train_batch, self.training, objective=Tempered(temperature=self.temperature),
+                seed=torch_seed(seed, "distil/teacher"), checkpoint=kept, progress=stage(progress, 0, 2, "teacher"),
             )  # fmt: skip
+        soft = (predict(teacher, train_batch.pixels) / self.temperature).softmax(1)
+        student, _ = train(
+            student_start, train_batch, self.training, objective=Soft(temperature=self.temperature, soft=soft),
+            seed=torch_seed(seed, "distil/student"), checkpoint=checkpoint,
+            progress=progress if self.teacher else stage(progress, 1, 2, "student"),
+        )  # fmt: skip
         return student
 
     def _saved(self) -> Classifier:

@@ -10,6 +10,7 @@ from heatprint.core.classifier import Classifier
 from heatprint.core.errors import BrokenContract, InvalidInput
 from heatprint.core.protocols import Defence, Progress, silent
 from heatprint.core.values import Attacked, Batch
+from heatprint.models.resume import discard
 
 
 def defend(
@@ -21,6 +22,7 @@ def defend(
     name: str = "defended",
     seed: int = 0,
     checkpoint: Path | None = None,
+    keep_checkpoint: bool = False,
     progress: Progress = silent,
 ) -> Classifier:
     """Apply a defence.
@@ -33,6 +35,8 @@ def defend(
         name: Name of the result.
         seed: Of everything random.
         checkpoint: A file from which a long training resumes; gone when it is done.
+        keep_checkpoint: Whether it stays all the same, because the result is not safe before it is saved; see
+            `heatprint.models.resume.discard`.
         progress: Told how far it is.
 
     Raises:
@@ -52,8 +56,8 @@ def defend(
         raise BrokenContract(f"defend: {type(method).__name__} changed the classes or the image size.")
     if fingerprints(classifier) != before:
         raise BrokenContract(f"defend: {type(method).__name__} changed its argument. Let it change a copy.")
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    if checkpoint is not None and not keep_checkpoint:
+        discard(checkpoint)
     return safe.named(name)
 
 

@@ -67,12 +67,12 @@ class Ensemble:
     ) -> Classifier:
         """See `heatprint.core.protocols.Defence`."""
         made = []
-        with files(checkpoint, *(f"member-{number}" for number in range(self.members))) as kept:
-            for number, file in enumerate(kept):
-                own = torch_seed(seed, "ensemble", number)
-                data = self.lesson_of(number, train_batch, attacked, own)
-                told = stage(progress, number, self.members, f"member {number + 1}/{self.members}")
-                made.append(train(classifier, data, self.training, seed=own, checkpoint=file, progress=told)[0])
+        kept = files(checkpoint, *(f"member-{number}" for number in range(self.members)))
+        for number, file in enumerate(kept):
+            own = torch_seed(seed, "ensemble", number)
+            data = self.lesson_of(number, train_batch, attacked, own)
+            told = stage(progress, number, self.members, f"member {number + 1}/{self.members}")
+            made.append(train(classifier, data, self.training, seed=own, checkpoint=file, progress=told)[0])
         return together(made)
 
     def lesson_of(self, number: int, train_batch: Batch, attacked: Mapping[str, Attacked], seed: int) -> Batch:

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from heatprint.core.protocols import Progress
+from heatprint.models.resume import stage_file
 
 
-@contextmanager
-def files(checkpoint: Path | None, *names: str) -> Iterator[list[Path | None]]:
-    """Where each of several trainings keeps its state, beside `checkpoint`.
-
-    They go away when all is done, and stay when it is interrupted, so that a later call resumes.
-    """
-    made = [checkpoint and checkpoint.with_stem(f"{checkpoint.stem}.{name}") for name in names]
-    yield made
-    for file in made:
-        if file is not None:
-            file.unlink(missing_ok=True)
+def files(checkpoint: Path | None, *names: str) -> list[Path | None]:
+    """Where each of several trainings keeps its state, beside `checkpoint`; whoever removes that removes them, too."""
+    return [checkpoint and stage_file(checkpoint, name) for name in names]
 
 
 def stage(progress: Progress, number: int, of: int, name: str) -> Progress:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from heatprint.core.digest import SIZE
 from heatprint.core.errors import HeatprintError, StoreError
-from heatprint.core.inventory import CARD, DONE, IMAGES, LABORATORY, LOOP, MODELS, STUDY, WEIGHTS, path_of, read_mark
+from heatprint.core.inventory import CARD, DONE, IMAGES, LABORATORY, LOOP, MODELS, STUDY, WEIGHTS, path_of
 from heatprint.core.reading import read_json, require_regular
-from heatprint.core.store import SCHEMA, as_json
+from heatprint.core.store import SCHEMA, as_json, read_mark
 from heatprint.doctor.finding import Finding, Remedy
 from heatprint.doctor.layout import PICTURES, UNFINISHED, Layout
 

@@ -16,9 +16,10 @@ from safetensors.torch import save as dump
 from torch import Tensor, nn
 
 from heatprint.core.classifier import Classifier
+from heatprint.core.digest import content_digest
 from heatprint.core.errors import InvalidInput, ModelMismatch, UnreadableData
 from heatprint.core.reading import read_json
-from heatprint.core.store import write_atomic, write_json
+from heatprint.core.store import write_atomic, write_mark
 from heatprint.models.weights import read_weights
 from heatprint.models.wrap import wrap
 from heatprint.models.zoo import IMAGENET, build
@@ -54,7 +55,8 @@ def save(classifier: Classifier, folder: str | Path, *, notes: Mapping[str, Any]
         )
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in classifier.trainable.state_dict().items()}
-    write_atomic(folder / WEIGHTS, dump(state))
+    weights = dump(state)
+    write_atomic(folder / WEIGHTS, weights)
     card = {
         "architecture": classifier.architecture,
         "classes": list(classifier.classes),
@@ -64,8 +66,9 @@ def save(classifier: Classifier, folder: str | Path, *, notes: Mapping[str, Any]
         "notes": dict(notes or {}),
         "size": classifier.size,
         "std": list(classifier.std),
+        "weights": content_digest(weights),
     }
-    write_json(folder / CARD, card)
+    write_mark(folder / CARD, card)
 
 
 def load(

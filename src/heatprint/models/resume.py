@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from heatprint.core.digest import digest
 from heatprint.core.reading import parse_json, require_regular
 from heatprint.core.store import write_atomic
 
@@ -34,6 +36,19 @@ class Epoch:
         return {name: value for name, value in vars(self).items() if name != "measured" or value}
 
 
+def stage_file(checkpoint: Path, name: str) -> Path:
+    """Where one of several trainings that share a checkpoint keeps its own state."""
+    return checkpoint.with_stem(f"{checkpoint.stem}.stage-{name}")
+
+
+def discard(checkpoint: Path) -> None:
+    """Remove a kept state and those of its stages, when what they led to is safe."""
+    for path in checkpoint.parent.glob(stage_file(Path(escape(checkpoint.name)), "*").name):
+        path.unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
+
+
+UNFINISHED = "unfinished.safetensors"  # beside the files of a model that is being made
 HISTORY = TypeAdapter(list[Epoch])
 
 
@@ -52,8 +67,9 @@ def save_state(
         for name, value in state.items():
             if isinstance(value, Tensor):
                 tensors[f"optimiser.{index}.{name}"] = value.detach().cpu().contiguous()
-    notes = {"key": key, "history": json.dumps([dataclasses.asdict(e) for e in history])}
-    write_atomic(path, save(tensors, metadata=notes))
+    notes = json.loads(json.dumps({"key": key, "history": [dataclasses.asdict(e) for e in history]}))
+    told = json.dumps(notes | {"print": digest(notes, tensors)}, sort_keys=True)
+    write_atomic(path, save(tensors, metadata={"state": told}))  # one entry: of several the order is any
 
 
 def load_state(
@@ -61,19 +77,22 @@ def load_state(
 ) -> tuple[list[Epoch], dict[str, Tensor]]:
     """Put a kept state back, and return the finished epochs and the best weights.
 
-    There is nothing to return, and nothing is put back, when the file is missing, torn, of another key or of others.
+    There is nothing to return, and nothing is put back, when the file is missing, torn, altered, of another key or of
+    others.
     """
     try:
         require_regular(path)
         with safe_open(path, framework="pt") as file:
-            notes = file.metadata() or {}
-            if notes.get("key") != key:
+            notes = parse_json((file.metadata() or {})["state"])
+            if notes["key"] != key:
                 return [], {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
-        history = HISTORY.validate_python(parse_json(notes["history"]))
+        if notes.pop("print", "") != digest(notes, tensors):
+            return [], {}
+        history = HISTORY.validate_python(notes["history"])
         weights, best = _parts(tensors, "network."), _parts(tensors, "best.")
         steps = _steps(tensors, optimiser)
-    except (OSError, SafetensorError, ValueError, KeyError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError):
         return [], {}
     if not _fits(network, weights) or (best and not _fits(network, best)):
         return [], {}

@@ -21,6 +21,7 @@ from heatprint.defences import DEFENCES, defend
 from heatprint.defences.route import REJECTED, RESTORED, ROUTED
 from heatprint.models import load, save
 from heatprint.models.checkpoint import CARD
+from heatprint.models.resume import UNFINISHED, discard
 from heatprint.study.artefact import CARRIERS
 from heatprint.study.progress import Watch
 
@@ -121,12 +122,13 @@ def made(
             try:
                 safe = defend(
                     classifier, train, one.make(), name=one.name, seed=seed, progress=progress,
-                    checkpoint=folder / "unfinished.safetensors",
+                    checkpoint=folder / UNFINISHED, keep_checkpoint=True,
                 )  # fmt: skip
             except (InvalidInput, Unsupported) as error:  # not for this network
                 left_out[one.name] = str(error)
                 continue
             save(safe, folder, notes={NOTE: note})
+            discard(folder / UNFINISHED)
     defended: dict[str, Classifier] = {}
     for folder in sorted((store.root / MODELS).iterdir()):
         if folder.name in RESERVED or folder.name in left_out or not (folder / CARD).exists():

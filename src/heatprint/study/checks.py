@@ -69,7 +69,10 @@ def _written(path: Path) -> Any:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise StoreError(f"study: {path} is damaged ({error}). Name another folder, or delete this one.") from error
+        raise StoreError(
+            f"study: {path} is damaged ({error}). Remove it to go on with the recipe you gave: nothing that another "
+            "one computed is taken for its own."
+        ) from error
 
 
 def _with_defaults(written: Any) -> Any:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,9 @@ import torch
 
 from heatprint.core.digest import content_digest, digest
 from heatprint.core.errors import MissingExtra, StoreError, UnreadableData
-from heatprint.core.inventory import read_mark
 from heatprint.core.protocols import Progress, silent
 from heatprint.core.reading import read_json
-from heatprint.core.store import Store, announce, remove, write_atomic, write_json, write_mark
+from heatprint.core.store import Store, read_mark, remove, replacing, write_atomic, write_json, write_mark
 from heatprint.core.values import PIECE, PRINT, Batch
 from heatprint.data.folder import Skipped
 from heatprint.data.sources import Dataset, load_dataset, state_of
@@ -181,20 +180,10 @@ def keep(root: Path, key: str, data: Dataset, *, asked: Sequence[int | None] = (
 
 
 def _write_pixels(path: Path, pixels: np.ndarray) -> None:
-    """Like `write_atomic`, a piece at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with torn.open("wb") as stream:
-            stream.write(_header(pixels))
-            for start in range(0, len(pixels), PIECE):
-                stream.write(np.ascontiguousarray(pixels[start : start + PIECE]).data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        torn.replace(path)
-    finally:
-        torn.unlink(missing_ok=True)
-    announce(path)
+    with replacing(path) as stream:
+        stream.write(_header(pixels))
+        for start in range(0, len(pixels), PIECE):
+            stream.write(np.ascontiguousarray(pixels[start : start + PIECE]).data)
 
 
 def _kept(root: Path, key: str) -> Dataset:
@@ -231,7 +220,7 @@ def _mapped(root: Path, split: str, card: dict[str, Any]) -> Batch:
 def _pixels(path: Path) -> np.ndarray:
     try:
         found: np.ndarray = np.load(path, mmap_mode="c", allow_pickle=False)  # changes stay in this process
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:  # numpy parses the header as Python
         raise StoreError(f"study: {path} is damaged ({error}).") from error
     return found
 

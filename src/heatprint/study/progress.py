@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 from heatprint.core.protocols import Progress, silent
+from heatprint.core.store import naming
 
 EVERY = 15.0  # seconds between plain lines
 LOGGED_EVERY = 0.5  # and between logged ones of a step
@@ -52,15 +54,19 @@ class Logged:
     def __init__(self, watch: Watch, path: Path) -> None:
         self._watch = watch
         self._path = path
+        with suppress(FileNotFoundError):
+            whole = path.read_bytes().rfind(b"\n") + 1
+            if whole < path.stat().st_size:  # a line that a full disk, or a kill, cut short
+                os.truncate(path, whole)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Progress]:
         """Show one step, and log its begin, its progress and its end."""
-        with self._path.open("a", encoding="utf-8") as sink, self._watch.step(title) as shown:
+        with self._watch.step(title) as shown:
 
             def log(**fields: Any) -> None:
-                sink.write(json.dumps({"time": round(time.time(), 3), "step": title, **fields}) + "\n")
-                sink.flush()
+                with naming(self._path), self._path.open("a", encoding="utf-8") as sink:
+                    sink.write(json.dumps({"time": round(time.time(), 3), "step": title, **fields}) + "\n")
 
             last = -float("inf")
 

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from heatprint.core.classifier import Classifier
-from heatprint.core.digest import digest
-from heatprint.core.errors import HeatprintError
+from heatprint.core.digest import digest, file_digest
+from heatprint.core.errors import StoreError
 from heatprint.core.protocols import Defence, Progress
 from heatprint.core.reading import read_json
-from heatprint.core.store import Part, Store, remove, write_json
+from heatprint.core.store import Part, Store, read_mark, remove, write_json
 from heatprint.core.values import Attacked, Batch, PlanLine
 from heatprint.data.planted import Carriers, Planted, draw_planted
 from heatprint.data.sources import Dataset
@@ -25,9 +25,9 @@ from heatprint.defences.retrain import Retrain
 from heatprint.evaluation import Arm, evaluate
 from heatprint.evaluation.straight import stand_in
 from heatprint.models import load, save, train
-from heatprint.models.checkpoint import CARD
+from heatprint.models.checkpoint import CARD, WEIGHTS
 from heatprint.models.distributed import ALONE, World
-from heatprint.models.resume import Epoch
+from heatprint.models.resume import UNFINISHED, Epoch, discard
 from heatprint.report import report
 from heatprint.study import artefact
 from heatprint.study.atlas import UNITS, measure_border, measure_cards, measure_flows, measure_images
@@ -163,6 +163,7 @@ class Lab:
                     name=name,
                     seed=recipe.seed,
                     checkpoint=self._checkpoint(name),
+                    keep_checkpoint=True,
                     progress=progress,
                 )
                 return safe, ()
@@ -315,17 +316,18 @@ class Lab:
         return {"artefact": artefact.summarised(part, kind=table.kind, margin=table.margin, seed=recipe.seed)}
 
     def _checkpoint(self, name: str) -> Path:
-        return self._store.root / "models" / name / "unfinished.safetensors"
+        return self._store.root / "models" / name / UNFINISHED
 
     def _model(self, name: str, key: str, make: Callable[[Progress], Trained]) -> Classifier:
-        """A trained model from the run folder, or trained now; it counts when its card carries the key."""
+        """A trained model from the run folder, or trained now; it counts when its mark carries the key."""
         folder = self._store.root / "models" / name
         with self._watch.step(f"training {name}") as progress:
             if not _holds(folder, key):
                 trained, history = make(progress)
                 if self._world.leads:
                     save(trained, folder, notes={"key": key, "history": [e.told() for e in history]})
-                    remove(self._checkpoint(name))
+            if self._world.leads:
+                discard(self._checkpoint(name))
             self._world.wait()
             return load(folder, name=name).to(self.device)
 
@@ -339,7 +341,7 @@ def device(wanted: str) -> torch.device:
 
 def _holds(folder: Path, key: str) -> bool:
     try:
-        notes = read_json(folder / CARD)["notes"]
-        return bool(notes["key"] == key) and "history" in notes and bool(load(folder))
-    except (OSError, ValueError, KeyError, TypeError, HeatprintError):
+        card = read_mark(folder / CARD)
+        return bool(card["notes"]["key"] == key and card["weights"] == file_digest(folder / WEIGHTS))
+    except (OSError, StoreError, KeyError, TypeError):
         return False  # missing, torn or altered: train again

@@ -11,7 +11,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from multiprocessing import resource_tracker
 from pathlib import Path
+from threading import RLock
 from uuid import uuid4
 
 import cloudpickle
@@ -78,7 +82,8 @@ class Local:
                 while waiting and len(flying) < AHEAD * workers:
                     task, needed = waiting[0][1](), sent < workers or lacking
                     pool = self._started(workers, limits)
-                    future = pool.submit(_compute, token, parcel if needed else None, task, limits)
+                    with _unheard():
+                        future = pool.submit(_compute, token, parcel if needed else None, task, limits)
                     flying[future] = waiting.popleft()
                     sent, lacking = sent + 1, False
                 for future in wait(flying, return_when=FIRST_COMPLETED).done:
@@ -98,18 +103,20 @@ class Local:
                         f"engine: workers died {DEATHS} times at parts {numbers}, most likely for want of memory "
                         f"({told}). Write fewer --workers, or a smaller memory under [resources] in the recipe."
                     ) from error
-                waiting.extendleft(reversed(flying.values()))
-                flying.clear()
+                lost = [one for one in flying if not one.done() or one.exception()]
+                waiting.extendleft(flying.pop(one) for one in reversed(lost))
                 self.close()
 
     def _started(self, workers: int, limits: Limits) -> ProcessPoolExecutor:
         if self._pool is None or self._threads != limits.threads:
             self.close()
             self._threads = limits.threads
+            resource_tracker.ensure_running()  # which lets SIGINT through again when it is begun
             variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
             self._pool = ProcessPoolExecutor(
-                workers, timeout=IDLE, initializer=_begin, env=dict.fromkeys(variables, str(limits.threads))
-            )
+                workers, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),),
+                env=dict.fromkeys(variables, str(limits.threads)),
+            )  # fmt: skip
         return self._pool
 
 
@@ -128,11 +135,25 @@ def _packed(classifier: Classifier, make: Callable[[], Task]) -> bytes | None:
         return None
 
 
-def _begin() -> None:
-    """A worker leaves Ctrl-C to the process that began it, and dies with that."""
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Ctrl-C waits; a process that is begun inside never hears it, not even while it imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(parent: int) -> None:
+    """A worker leaves Ctrl-C to the process that began it, dies with that, and leaves nothing behind."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux" and Path("/proc/self").exists():
         ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before
+        os._exit(1)
+    with suppress(ImportError):
+        import_module("tqdm").tqdm.set_lock(RLock())  # else it makes a semaphore, which a worker that dies leaves
 
 
 def _compute(token: str, parcel: bytes | None, task: Task, limits: Limits) -> Part | None:
