@@ -1,4 +1,4 @@
-"""The whole line: recipes, resuming after a kill, equal bytes, and what a run folder holds."""
+"""The whole line: recipes, resuming, and what a run folder holds; of kills see `crashes`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import io
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +15,18 @@ import pytest
 import torch
 from PIL import Image
 
+from heatprint import detectors
 from heatprint.attacks import attack, make
 from heatprint.core.errors import InvalidInput, StoreError, UnknownName, Unsupported
 from heatprint.core.store import Store
+from heatprint.detectors import Examples
 from heatprint.export import export
 from heatprint.models import load, predict
-from heatprint.study import load_recipe, recipe_names, study
+from heatprint.runs.read import read_shown
+from heatprint.study import load_recipe, recipe_names, scores, study
 from heatprint.study.checks import same_study
 from heatprint.study.lines import line_of
+from heatprint.study.progress import SILENT
 from heatprint.study.recipe import AtlasTable, DefenceTable, ExplainerTable, MapTable
 from heatprint.study.records import join_attacked
 from heatprint.study.steps import Lab, device
@@ -47,27 +47,6 @@ def test_the_same_command_again_computes_nothing_and_changes_nothing(run):
     study(load_recipe("tiny"), run)
     assert {p: p.stat().st_mtime_ns for p in run.rglob("part-*")} == marks
     assert (run / "metrics.json").read_bytes() == before
-
-
-def test_a_run_killed_again_and_again_ends_with_equal_bytes(run, tmp_path):
-    out = tmp_path / "run"
-    same = f"import torch; torch.set_num_threads({torch.get_num_threads()})"  # equal bytes need equal sums
-    code = f"{same}; from heatprint.cli import main; main()"
-    command = [sys.executable, "-c", code, "study", "--recipe", "tiny", "--out", str(out)]
-    reached = []
-    for until in ("models/clear/unfinished.safetensors", "models/clear/card.json", "attacks/clear/fgsm/test/_done",
-                  "models/fgsm_immune/card.json", "attacks/fgsm_immune/pgd/test/_done"):  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        start = time.monotonic()
-        while not (out / until).exists() and process.poll() is None and time.monotonic() - start < 120:
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        reached.append((out / until).exists() or (out / "models/clear/card.json").exists())
-    assert all(reached)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    assert (out / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
-    assert not list(out.rglob(".*.tmp"))
 
 
 def test_metrics_agree_with_the_stored_images(run):
@@ -430,3 +409,33 @@ def test_parts_in_which_nothing_was_attacked_join_the_others(small):
         assert set(joined.trace) == {"flips", "unflip"}
         assert len(joined.trace["flips"]) == 6
         assert int(joined.trace["flips"].sum()) == int(parts[1].trace["flips"].sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bright:
+    """A detector that takes bright images for attacked."""
+
+    unsupervised: bool = True
+
+    def learn(self, classifier, examples, *, seed, progress):
+        return {"none": np.zeros(1)}
+
+    def score(self, classifier, learned, pixels):
+        return pixels.double().mean((1, 2, 3)).numpy()
+
+
+@pytest.mark.parametrize("most", [256, 3])
+def test_a_detector_scores_every_point_of_the_map_by_its_own_picture(run, tmp_path, monkeypatch, most):
+    monkeypatch.setattr(scores, "AT_ONCE", most)
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    clear = load(copied / "models/clear")
+    clean = labelled_batch(clear, 30)
+    known = Examples(
+        sources=clean.ids, pixels=clean.pixels, labels=clean.labels, kinds=("clean",) * 30, names=("clean",) * 30,
+        attacked=np.zeros(30, bool),
+    )  # fmt: skip
+    scores.map_scores(copied, clear, detectors.fit(clear, known, Bright(), name="bright"), SILENT)
+    shown = read_shown(copied)
+    pictures = [np.array(Image.open(io.BytesIO(png)).convert("RGB")) for png in shown.images]
+    assert len(shown.kinds) > 1
+    assert shown.columns["score"].tolist() == pytest.approx([one.mean() for one in pictures])

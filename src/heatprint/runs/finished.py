@@ -18,7 +18,6 @@ from heatprint.runs.card import Card, read_card, read_keys, unfinished
 IMAGE_COLUMNS = ("id", "label", "predicted", "strategy", "image")
 POINT_COLUMNS = ("id", "label", "kind", "predicted", "success", "x", "y", "px", "py")
 CLEAN = "clean"  # the kind of an image that nobody attacked
-TOLD = ("confidence", "step", "l0", "l2", "linf")  # what is known of a single attacked copy
 ATTACKED = "attacks/clear"  # the atlas is about the undefended model
 
 
@@ -47,29 +46,6 @@ class Finished(Card):
         coordinates = zip(*(self.points[name] for name in names), strict=True)
         keys = zip(self.points["id"], self.points["kind"], strict=True)
         return {key: dict(zip(names, place, strict=True)) for key, place in zip(keys, coordinates, strict=True)}
-
-    def point_images(self) -> list[Mapping[str, Any]]:
-        """Of every point of the map its ``"image"`` (PNG bytes), and of attacked copies `TOLD`.
-
-        Raises:
-            StoreError: A point has no image.
-        """
-        clean = {name: row for row, name in enumerate(self.images["id"])}
-        copies: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for attack, rows in self.attacked():
-            for row, name in enumerate(rows["id"]):
-                if rows["success"][row] and rows["image"][row]:
-                    more = {key: rows[key][row] for key in TOLD if key in rows}
-                    copies[attack, name] = {"image": rows["image"][row]["bytes"], **more}
-        found: list[Mapping[str, Any]] = []
-        for name, kind in zip(self.points["id"], self.points["kind"], strict=True):
-            if kind == CLEAN and name in clean:
-                found.append({"image": self.images["image"][clean[name]]["bytes"]})
-            elif (kind, name) in copies:
-                found.append(copies[kind, name])
-            else:
-                raise unfinished(self.store.root, f"{name} ({kind}) is on the map, but there is no image of it")
-        return found
 
     def attacked(self) -> Iterator[tuple[str, Mapping[str, list[Any]]]]:
         """Attack and columns of each part of its attacked test images, in a fixed order; skipped images included."""

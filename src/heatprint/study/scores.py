@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from heatprint.core.classifier import Classifier
 from heatprint.core.pictures import stored
 from heatprint.core.protocols import Progress
-from heatprint.core.store import Part
+from heatprint.core.store import Part, Store
 from heatprint.detectors.door import Detector
-from heatprint.runs.finished import has_atlas, read_finished
+from heatprint.runs.finished import has_atlas
+from heatprint.runs.read import read_shown
 from heatprint.study.progress import Watch
 
 STEP = "forensics/scores"
@@ -26,17 +28,16 @@ def map_scores(run: Path, classifier: Classifier, detector: Detector, watch: Wat
     """
     if not has_atlas(run):
         return
-    finished = read_finished(run)
-    images = [one["image"] for one in finished.point_images()]
+    shown = read_shown(run, distances=False)
     with watch.step("detector scores of the map") as progress:
 
         def compute() -> Part:
-            return Part(arrays={"scores": _scores(classifier, detector, images, progress)})
+            return Part(arrays={"scores": _scores(classifier, detector, shown.images, progress)})
 
-        finished.store.memo(STEP, 0, (detector.classifier, detector.learned, images), compute)
+        Store(run).memo(STEP, 0, (detector.classifier, detector.learned, shown.digest), compute)
 
 
-def _scores(classifier: Classifier, detector: Detector, images: list[bytes], progress: Progress) -> np.ndarray:
+def _scores(classifier: Classifier, detector: Detector, images: Sequence[bytes], progress: Progress) -> np.ndarray:
     parts = []
     for start in range(0, len(images), AT_ONCE):
         pixels = torch.from_numpy(np.stack([_pixels(one) for one in images[start : start + AT_ONCE]]))
