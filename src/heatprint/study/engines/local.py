@@ -11,8 +11,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, suppress
-from importlib import import_module
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from pathlib import Path
 from threading import RLock
@@ -21,6 +20,7 @@ from uuid import uuid4
 import cloudpickle
 from loky import ProcessPoolExecutor
 from loky.process_executor import TerminatedWorkerError
+from tqdm import tqdm
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import EngineError
@@ -152,8 +152,7 @@ def _begin(parent: int) -> None:
         ctypes.CDLL(None).prctl(PARENT_DIED, signal.SIGKILL)
     if os.getppid() != parent:  # it died before
         os._exit(1)
-    with suppress(ImportError):
-        import_module("tqdm").tqdm.set_lock(RLock())  # else it makes a semaphore, which a worker that dies leaves
+    tqdm.set_lock(RLock())  # of umap's: else it makes a semaphore, which a worker that dies leaves
 
 
 def _compute(token: str, parcel: bytes | None, task: Task, limits: Limits) -> Part | None:
