@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import signal
+import subprocess
 import sys
 import threading
 from contextlib import closing
@@ -282,3 +283,18 @@ def locked(classifier, lock, progress=silent) -> Part:
 def test_no_images_are_no_attack(small, tmp_path):
     with pytest.raises(InvalidInput, match="there are no images"):
         made(tmp_path, small, labelled_batch(small, 4).take([]), Local(1))
+
+
+def test_what_umap_starts_does_not_change_the_threads_that_sums_depend_on():
+    """In a process of its own, since Numba starts once in each."""
+    code = """
+import numpy, torch, umap
+from heatprint.core.limits import share_threads
+torch.set_num_threads(1)
+share_threads()
+umap.UMAP(n_neighbors=3, n_epochs=2, init="random", random_state=0, n_jobs=1).fit(numpy.random.rand(20, 5))
+print(torch.get_num_threads())
+"""
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2", "PYTHONWARNINGS": "ignore"}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split()[-1] == "1"

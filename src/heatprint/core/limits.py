@@ -47,6 +47,19 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def share_threads() -> None:
+    """Give Numba as many threads as torch has. Both drive one OpenMP runtime, and Numba's start resets its number.
+
+    What reads parts from a run folder and computes others does this first: else the number, and with it the last bits,
+    would change where UMAP is computed, and not where it is read.
+    """
+    import numba
+
+    count = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
+    torch.set_num_threads(count)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine or of the GPU is used up."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -16,6 +16,7 @@ from torch import Tensor
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import InvalidInput, StoreError
 from heatprint.core.inventory import LOOP, inventoried
+from heatprint.core.limits import share_threads
 from heatprint.core.protocols import Progress
 from heatprint.core.reading import read_json
 from heatprint.core.scratch import scratch_in
@@ -141,6 +142,7 @@ def close_loop(
     _same(store, made_from(data.test, tried, seed))
     came = None if attacked is None else _came_in(classifier, detector, identifier, attacked, fpr)
     engine = Local()
+    share_threads()
     with store.writing(), scratch_in(store.root), closing(engine), inventoried(store.root, LOOP):
         for stale in (RESULTS, PAGE):
             remove(store.root / stale)  # of an earlier finish

@@ -13,6 +13,7 @@ import numpy as np
 from heatprint.core.classifier import Classifier
 from heatprint.core.digest import digest
 from heatprint.core.inventory import LABORATORY, inventoried
+from heatprint.core.limits import share_threads
 from heatprint.core.scratch import scratch_in
 from heatprint.core.store import Part, Store, write_json
 from heatprint.core.values import Batch
@@ -84,6 +85,7 @@ def forensics(
     workshop = Workshop(store=store, engine=engine)
     if stranger is not None:
         check_transfer(stranger)
+    share_threads()
     with store.writing(), scratch_in(store.root), closing(engine), inventoried(store.root, LABORATORY):
         kinds = gathered(classifier, batch, learned, workshop, trials or read_trials(), seed=seed, watch=watch)
         known = replace(measured(classifier, kinds, workshop, watch), learner=learner)

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from heatprint.core.inventory import STUDY, inventoried
-from heatprint.core.limits import is_lost_gpu
+from heatprint.core.limits import is_lost_gpu, share_threads
 from heatprint.core.scratch import scratch_in
 from heatprint.core.store import Store
 from heatprint.study.checks import same_study
@@ -53,6 +53,7 @@ def study(
         MissingExtra: An object store needs fsspec.
     """
     engine = engine or Local()
+    share_threads()
     with worked_in(out, work) as root, closing(engine):
         store = Store(root)
         with store.writing(), scratch_in(root):

@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 
 from heatprint.core.classifier import Classifier
 from heatprint.core.errors import Unsupported
-from heatprint.models.sparse import kernels, steps
+from heatprint.core.limits import share_threads
+from heatprint.models.sparse import steps
 from heatprint.models.sparse.graph import Kind, Operation, operations
 from heatprint.models.sparse.plan import Plan
 from heatprint.models.sparse.record import activations, attribute, last_uses, shapes, trace
@@ -53,7 +54,7 @@ class SparseForward:
         self.classifier = classifier
         self._traced = trace(classifier)
         self._operations = operations(self._traced, shapes(self._traced, classifier))
-        kernels.share_threads()
+        share_threads()
         self._last_use = last_uses([o.node for o in self._operations])
         self._plan = Plan(self._operations, classifier.size)
         sparse = self._plan.sparse(1)
@@ -188,7 +189,7 @@ class Session:
             colours: float32 [M, d, 3] in [0, 1]. Of two edits of one pixel the last counts.
         """
         classifier = self._forward.classifier
-        kernels.share_threads()
+        share_threads()
         out = torch.empty((len(rows), len(classifier.classes)))
         for part in torch.split(torch.arange(len(rows)), self._forward.chunk(places.shape[1])) if len(rows) else ():
             for some in self._groups(rows[part]):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-import numba
 import numpy as np
-import torch
-from numba import njit, prange, set_num_threads
+from numba import njit, prange
+
+from heatprint.core.limits import share_threads
 
 
 def compiled(loop: Callable[..., None]) -> Callable[..., None]:
@@ -21,13 +21,6 @@ def compiled(loop: Callable[..., None]) -> Callable[..., None]:
         return cast("Callable[..., None]", njit(cache=True, parallel=True)(loop))
     except RuntimeError:  # neither the package's folder nor the user's can be written to
         return cast("Callable[..., None]", njit(parallel=True)(loop))
-
-
-def share_threads() -> None:
-    """Give Numba as many threads as torch has. Both drive one OpenMP runtime, and Numba's start resets its number."""
-    count = torch.get_num_threads()
-    set_num_threads(max(1, min(count, numba.config.NUMBA_NUM_THREADS)))  # type: ignore[attr-defined]
-    torch.set_num_threads(count)
 
 
 share_threads()  # starts Numba's threads, before anything else does
