@@ -1,7 +1,7 @@
 """heatprint as the command line starts it, with parts of a few images, and a note of every part that is begun.
 
-Workers do not import this file, and are sent what notes with the parts. A note is a byte in the file that HEATPRINT_BEGUN
-names.
+Workers do not import this file, and are sent what notes with the parts. A note is a byte in the file that
+HEATPRINT_BEGUN names.
 """
 
 from __future__ import annotations
